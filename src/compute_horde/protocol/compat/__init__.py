@@ -1,0 +1,1 @@
+"""What older peers send or expect, one place, each with its peer version. Handlers see only the newest shape."""
