@@ -1,0 +1,1 @@
+"""``horde ...``: the command line."""

@@ -1,0 +1,1 @@
+"""The HTTP front door: takes signed jobs, keeps their history, hands each to the validator it names."""

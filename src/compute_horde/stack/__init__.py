@@ -1,0 +1,1 @@
+"""A whole horde in one process: what ``horde up`` and ``horde demo`` start."""

@@ -1,0 +1,1 @@
+"""How frames travel: one ordered channel of text frames, real (WebSocket) and in memory."""

@@ -1,0 +1,1 @@
+"""Private: import from :mod:`compute_horde_sdk.v1`."""

@@ -1,0 +1,26 @@
+"""``make bench``: what a job costs beside ``docker run``, and what an idle horde weighs."""
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+
+from benchmarks.memory import resident_mib
+from benchmarks.no_op import compare
+from benchmarks.process import running_horde
+from compute_horde.stack.image import small_image
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--runs", type=int, default=20, help="alternating pairs of runs")
+    runs = options.parse_args().runs
+    image = asyncio.run(small_image())
+    with tempfile.TemporaryDirectory(prefix="horde-bench-") as folder, running_horde(Path(folder)) as horde:
+        before = resident_mib(horde.pid)
+        print(asyncio.run(compare(horde.info, image, runs)))
+        print(f"resident memory of `horde up`, idle: {before:.0f} MiB (at most 250 promised)")
+        print(f"resident memory of `horde up`, after {runs + 2} jobs: {resident_mib(horde.pid):.0f} MiB")
+
+
+main()

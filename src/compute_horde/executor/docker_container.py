@@ -1,0 +1,87 @@
+"""One container of the Docker Engine, from its creation on."""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiodocker import DockerError
+from aiodocker.containers import DockerContainer
+from aiodocker.stream import Stream
+
+from compute_horde.executor.disk import tree_bytes
+from compute_horde.executor.runtime import Ended, Sink
+
+_DRAIN_SECONDS = 30
+"""How long the rest of the output may take to arrive after the container has ended."""
+
+
+class DockerHandle:
+    """A :class:`~.runtime.RunningContainer`."""
+
+    def __init__(self, container: DockerContainer) -> None:
+        self._container = container
+        self._stream: Stream | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    async def start(self, sink: Sink) -> None:
+        """Attach, so that nothing printed is lost, and start."""
+        self._stream = self._container.attach(stdout=True, stderr=True)
+        await self._stream._init()
+        self._pump = asyncio.create_task(_pump(self._stream, sink))
+        await self._container.start()
+
+    async def wait(self) -> Ended:
+        answer = await self._container.wait()
+        if self._pump is not None:
+            await asyncio.wait({self._pump}, timeout=_DRAIN_SECONDS)
+        status = int(answer["StatusCode"])
+        return Ended(status, status != 0 and await self._was_out_of_memory())
+
+    async def stop(self, grace_s: float) -> None:
+        with contextlib.suppress(DockerError):
+            await self._container.stop(t=round(grace_s))
+
+    async def written_bytes(self) -> int:
+        upper = (self._container._container.get("GraphDriver") or {}).get("Data", {}).get("UpperDir")
+        if upper and os.access(upper, os.R_OK):
+            return await asyncio.to_thread(tree_bytes, Path(upper))
+        with contextlib.suppress(DockerError):
+            return int((await self._container.show(size=1)).get("SizeRw") or 0)
+        return 0
+
+    async def remove(self) -> None:
+        try:
+            await self._container.delete(force=True, v=True)
+        except DockerError as error:
+            if error.status not in (404, 409):
+                raise
+        finally:
+            await self._close_stream()
+
+    async def _was_out_of_memory(self) -> bool:
+        state: dict[str, Any] = (await self._container.show())["State"]
+        return bool(state.get("OOMKilled"))
+
+    async def _close_stream(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait({self._pump})
+        elif self._stream is not None:
+            await _close(self._stream)
+
+
+async def _pump(stream: Stream, sink: Sink) -> None:
+    try:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            while (message := await stream.read_out()) is not None:
+                sink(message.stream, message.data)
+    finally:
+        await _close(stream)
+
+
+async def _close(stream: Stream) -> None:
+    with contextlib.suppress(AssertionError, OSError):  # it asserts that the engine has not closed it first
+        await stream.close()

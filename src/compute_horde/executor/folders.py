@@ -1,0 +1,110 @@
+"""The folders of one job, and how an executor knows which jobs are alive on this machine."""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+
+from compute_horde.executor.confined import remove_tree
+
+TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+SHARED = ("volume", "output", "specs", "artifacts")
+PRIVATE = ("logs", "transfer")
+
+
+def prepare_work_dir(folder: Path) -> None:
+    """Make the folder of all jobs, closed to everybody else.
+
+    :raises PermissionError: somebody else owns it, so that its contents cannot be trusted.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"the work folder {folder} belongs to somebody else; set work_dir to another one")
+    folder.chmod(0o700)
+
+
+class JobFolders:
+    """One job's folders. Those in :data:`SHARED` are mounted, and writable for any user in the container.
+
+    A lock on the folder's file ``lock`` says that the job is alive; it goes away with the process.
+    """
+
+    def __init__(self, work_dir: Path, token: str) -> None:
+        if not TOKEN.fullmatch(token):
+            raise ValueError("the executor's token is not usable as a name")
+        self.token, self.root = token, work_dir / token
+        self.volume, self.output, self.specs, self.artifacts = (self.root / name for name in SHARED)
+        self.logs, self.transfer = (self.root / name for name in PRIVATE)
+        self._lock = -1
+
+    def create(self) -> None:
+        """:raises BlockingIOError: another process runs this very job."""
+        self.root.mkdir(mode=0o700, exist_ok=True)
+        self._lock = _lock(self.root / "lock")
+        for name in PRIVATE:
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        for name in SHARED:
+            (self.root / name).mkdir(exist_ok=True)
+            (self.root / name).chmod(0o777)
+
+    def open_up(self) -> None:
+        """Let any user in the container use what was put into the volume."""
+        for parent, folders, files in os.walk(self.volume):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if not path.is_symlink():
+                    path.chmod(0o777)
+
+    def show_logs(self) -> None:
+        """Put the logs into the output folder under their names, whatever the job has left there."""
+        for name in ("stdout.txt", "stderr.txt"):
+            target = self.output / name
+            if target.is_dir() and not target.is_symlink():
+                remove_tree(target)
+            (self.logs / name).replace(target)
+
+    def remove(self) -> None:
+        """Delete everything. :raises OSError: files of another user, when this is not root."""
+        if self._lock < 0:
+            return
+        try:
+            remove_tree(self.root)
+        finally:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def alive_tokens(work_dir: Path) -> frozenset[str]:
+    """The tokens of jobs that some process of this machine runs in ``work_dir``."""
+    alive = set()
+    for root in work_dir.iterdir():
+        try:
+            os.close(_lock(root / "lock"))
+        except BlockingIOError:
+            alive.add(root.name)
+        except OSError:
+            continue
+    return frozenset(alive)
+
+
+def remove_dead(work_dir: Path) -> None:
+    """Delete the folders of jobs that no process runs. Their containers must be gone."""
+    for root in work_dir.iterdir():
+        if TOKEN.fullmatch(root.name) and (root / "lock").exists():
+            folders = JobFolders(work_dir, root.name)
+            with contextlib.suppress(BlockingIOError):
+                folders.create()
+                folders.remove()

@@ -1,0 +1,167 @@
+"""The executor's side of the WebSocket to its miner: one conversation that outlives its connections (G47)."""
+
+import asyncio
+import itertools
+from typing import Any, TypeVar
+
+import structlog
+
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.protocol.miner_executor import EXECUTOR_PATH, MINER_TO_EXECUTOR
+from compute_horde.protocol.validator_miner import GenericError, V0InitialJobRequest, V0JobRequest
+from compute_horde.transport.backoff import backoff
+from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+
+log = structlog.get_logger(__name__)
+
+REDIAL_SECONDS = 60
+CLOSE_GRACE_SECONDS = 0.5
+_ORDERLY = (1000, 1001)
+
+T = TypeVar("T")
+
+
+class LinkLost(ConnectionError):  # noqa: N818 - an event
+    """The miner cannot be reached any more, or does not know this token: there is no job to go on with."""
+
+
+class MinerLink:
+    """Messages of one job. Those sent are repeated on a new connection; repeated requests are dropped."""
+
+    def __init__(self, dialer: Dialer, miner_url: str, token: str, redial_s: float = REDIAL_SECONDS) -> None:
+        self._dialer, self._url = dialer, miner_url.rstrip("/") + EXECUTOR_PATH + token
+        self._token, self._redial_s = token, redial_s
+        loop = asyncio.get_running_loop()
+        self._initial: asyncio.Future[V0InitialJobRequest] = loop.create_future()
+        self._job: asyncio.Future[V0JobRequest] = loop.create_future()
+        self._outbox: list[str] = []
+        self._sent = 0
+        self._more, self.finished = asyncio.Event(), False
+        self._served = asyncio.create_task(self._serve())
+
+    async def initial(self) -> V0InitialJobRequest:
+        """The initial request. :raises LinkLost:"""
+        return await self._or_lost(self._initial)
+
+    async def job(self) -> V0JobRequest:
+        """The job request. :raises LinkLost:"""
+        return await self._or_lost(self._job)
+
+    async def lost(self) -> None:
+        """Wait for the loss of the link. :raises LinkLost: always, unless cancelled."""
+        await asyncio.shield(self._served)
+        raise LinkLost("the conversation is over")
+
+    def send(self, message: Message) -> None:
+        """Queue a message: it goes out on this connection, or again on the next."""
+        self._outbox.append(message.to_frame())
+        self._more.set()
+
+    def finish(self, last: Message) -> None:
+        """Queue the last message; nothing may follow it."""
+        self.finished = True
+        self.send(last)
+
+    async def drained(self) -> None:
+        """After :meth:`finish`: return when the last message has been delivered, or never can be."""
+        await asyncio.wait({self._served})
+
+    async def close(self) -> None:
+        self._served.cancel()
+        await asyncio.wait({self._served})
+        if not self._served.cancelled():
+            self._served.exception()
+
+    async def _or_lost(self, wanted: "asyncio.Future[T]") -> T:
+        either: set[asyncio.Future[Any]] = {wanted, self._served}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if wanted.done():
+            return wanted.result()
+        self._served.result()
+        raise LinkLost("the conversation is over")
+
+    async def _serve(self) -> None:
+        while True:
+            channel = await self._dial()
+            try:
+                await self._converse(channel)
+            except ChannelClosed as closed:
+                if self.finished and closed.code in _ORDERLY and self._sent == len(self._outbox):
+                    return
+                log.info("the connection to the miner broke; dialling again", code=closed.code)
+            else:
+                return
+            finally:
+                await channel.close()
+
+    async def _dial(self) -> Channel:
+        try:
+            async with asyncio.timeout(self._redial_s):
+                for pause in backoff(first_s=0.05, cap_s=5):
+                    try:
+                        return await self._dialer.dial(self._url, max_frame_bytes=MAX_MINER_FRAME_BYTES)
+                    except DialFailed as error:
+                        why = type(error.__cause__ or error).__name__
+                        log.debug("cannot reach the miner", why=why)
+                    await asyncio.sleep(pause)
+        except TimeoutError:
+            pass
+        raise LinkLost("the miner cannot be reached")
+
+    async def _converse(self, channel: Channel) -> None:
+        """Send and receive until the last message is away. :raises ChannelClosed, LinkLost:"""
+        self._sent = 0
+        sender, receiver = asyncio.create_task(self._send_all(channel)), asyncio.create_task(self._listen(channel))
+        try:
+            done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await asyncio.wait({receiver}, timeout=CLOSE_GRACE_SECONDS)
+            if receiver.done():
+                receiver.result()
+        finally:
+            await _cancel(sender, receiver)
+
+    async def _send_all(self, channel: Channel) -> None:
+        while True:
+            self._more.clear()
+            while self._sent < len(self._outbox):
+                await channel.send(self._outbox[self._sent])
+                self._sent += 1
+            if self.finished:
+                return
+            await self._more.wait()
+
+    async def _listen(self, channel: Channel) -> None:
+        for number in itertools.count():
+            try:
+                message = parse_frame(MINER_TO_EXECUTOR, await channel.receive())
+            except MalformedFrame as error:
+                log.warning("the miner sent a frame that makes no sense", error=str(error))
+                continue
+            match message:
+                case V0InitialJobRequest():
+                    _settle(self._initial, message)
+                case V0JobRequest():
+                    _settle(self._job, message)
+                case GenericError():
+                    if number == 0 or not self._initial.done():
+                        raise LinkLost("the miner does not know this executor's token")
+                    log.warning("the miner reported an error", details=self._without_token(message))
+
+    def _without_token(self, message: GenericError) -> str:
+        return (message.details or "").replace(self._token, "<token>")[:500]
+
+
+def _settle(future: "asyncio.Future[T]", value: T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+async def _cancel(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

@@ -1,0 +1,33 @@
+"""Waiting that a cancellation must not cut short."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def unbroken(work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
+    """Do ``work`` to its end even when cancelled; then ``undo`` its result and raise the cancellation."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            break
+    if cancelled is None:
+        return task.result()
+    if undo is not None and task.exception() is None:
+        await unbroken(_call(undo, task.result()))
+    elif not task.cancelled():
+        task.exception()
+    raise cancelled
+
+
+async def _call(function: Callable[[T], Awaitable[None]], argument: T) -> None:
+    await function(argument)

@@ -1,0 +1,69 @@
+"""What the HTTP edges share: reading requests, writing answers, and errors as JSON."""
+
+import json
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException
+from litestar.status_codes import HTTP_200_OK
+from litestar.types import ExceptionHandlersMap
+
+from compute_horde.facilitator.errors import NOT_FOUND, ApiError
+from compute_horde.facilitator.facilitator import Facilitator
+from compute_horde.facilitator.login import Session
+from compute_horde.protocol.base import Message
+
+log = structlog.get_logger(__name__)
+JSON = "application/json"
+AnyRequest = Request[Any, Any, Any]
+Desk = NamedDependency[Facilitator]
+LoggedIn = NamedDependency[Session]
+
+
+def answer(content: Message | Any, status: int = HTTP_200_OK, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """JSON, from a message or from plain data."""
+    text = content.to_frame() if isinstance(content, Message) else json.dumps(content)
+    return Response(text.encode(), status_code=status, media_type=JSON, headers=headers or {})
+
+
+async def json_body(request: AnyRequest) -> dict[str, Any]:
+    """The body as it was sent, key order kept. :raises ApiError: 400."""
+    try:
+        body = json.loads(await request.body(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, {"detail": f"JSON parse error - {error}"}) from None
+    if not isinstance(body, dict):
+        raise ApiError(400, {"non_field_errors": [f"Expected an object, but got {type(body).__name__}."]})
+    return body
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def current_session(request: AnyRequest, desk: Desk) -> Session:
+    """Dependency: who is logged in. :raises ApiError: 401 (section 2.4)."""
+    return desk.login.session(request.headers.get("authorization"))
+
+
+def _on_api_error(_request: AnyRequest, error: ApiError) -> Response[bytes]:
+    return answer(error.body, error.status, error.headers)
+
+
+def _on_http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    body = NOT_FOUND if error.status_code == 404 else {"detail": error.detail}
+    return answer(body, error.status_code, dict(error.headers or {}))
+
+
+def _on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return answer({"detail": "Internal server error."}, 500)
+
+
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {
+    ApiError: _on_api_error,
+    HTTPException: _on_http_error,
+    Exception: _on_crash,
+}

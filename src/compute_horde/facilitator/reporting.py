@@ -1,0 +1,90 @@
+"""Cheat reports and feedback (sections 2.8 and 2.9)."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from compute_horde.facilitator.admission import SignatureRules, admit_report, read_signature
+from compute_horde.facilitator.errors import ApiError, invalid_fields, signature_invalid
+from compute_horde.facilitator.records import Feedbacks, Reports
+from compute_horde.facilitator.validators import Link, Links, Outgoing
+from compute_horde.protocol.facilitator_validator import V0JobCheated
+from compute_horde.protocol.sdk_facilitator import CheatReport, Feedback
+from compute_horde.protocol.signing import SignatureScope, canonical_text
+
+log = structlog.get_logger(__name__)
+
+
+class CheatReports:
+    """Takes reports, and delivers each to the job's validator, now or when it is back."""
+
+    def __init__(self, reports: Reports, links: Links, now: Callable[[], float]) -> None:
+        self._reports, self._links, self._now = reports, links, now
+
+    async def add(self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules) -> None:
+        """:raises ApiError: 400 or 404 with the body of section 2.8."""
+        try:
+            report = CheatReport.model_validate(body)
+        except ValidationError as error:
+            raise invalid_fields(error) from None
+        signature = read_signature(headers, SignatureScope.FULL_REQUEST)
+        admit_report(body, signature, rules)
+        message = V0JobCheated(signature=signature, **report.model_dump())
+        if canonical_text(message.signed_payload()) != canonical_text(dict(body)):
+            raise signature_invalid("sign and send exactly job_uuid, trusted_job_uuid and details (null included)")
+        validator = await self._reports.own_job(report.job_uuid, rules.user, trusted=False)
+        if validator is None:
+            raise ApiError(404, {"error": "Job not found"})
+        if await self._reports.own_job(report.trusted_job_uuid, rules.user, trusted=True) is None:
+            raise ApiError(404, {"error": "Trusted job not found"})
+        if not await self._reports.add(message, validator, self._now()):
+            raise ApiError(400, {"error": "Cheat report already exists for this job"})
+        log.info("cheat reported", job_uuid=report.job_uuid, validator=validator)
+        if link := self._links.usable(validator, self._now()):
+            self._push(link, report.job_uuid, message.to_frame())
+
+    async def hand_over(self, link: Link) -> None:
+        """Give a new connection every report that could not be sent before."""
+        for job_uuid, frame in await self._reports.waiting(link.hotkey):
+            self._push(link, job_uuid, frame)
+
+    def _push(self, link: Link, job_uuid: str, frame: str) -> None:
+        if len(frame.encode()) > link.max_frame_bytes:
+            log.warning("cheat report exceeds this connection's frame limit", job_uuid=job_uuid)
+            return
+        key = f"cheated:{job_uuid}"
+        if key not in link.pushed:
+            link.pushed.add(key)
+            link.outbox.put_nowait(Outgoing(frame, self._delivery(job_uuid)))
+
+    def _delivery(self, job_uuid: str) -> Callable[[], Awaitable[None]]:
+        return lambda: self._reports.mark_delivered(job_uuid)
+
+
+class FeedbackBook:
+    """One feedback a job, by its owner (G17)."""
+
+    def __init__(self, feedbacks: Feedbacks, now: Callable[[], float]) -> None:
+        self._feedbacks, self._now = feedbacks, now
+
+    async def add(
+        self, job_uuid: str, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules
+    ) -> Feedback:
+        """:raises ApiError: 400, or 409 when there is one already."""
+        try:
+            feedback = Feedback.model_validate(body)
+        except ValidationError as error:
+            raise invalid_fields(error) from None
+        admit_report(body, read_signature(headers, SignatureScope.FULL_REQUEST), rules)
+        if not await self._feedbacks.add(job_uuid, feedback, self._now()):
+            raise ApiError(409, {"detail": "Feedback already exists"})
+        return feedback
+
+    async def get(self, job_uuid: str) -> Feedback:
+        """:raises ApiError: 404 when there is none."""
+        feedback = await self._feedbacks.get(job_uuid)
+        if feedback is None:
+            raise ApiError(404, {"detail": "No Feedback matches the given query."})
+        return feedback

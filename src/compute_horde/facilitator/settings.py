@@ -1,0 +1,32 @@
+"""What an operator can set about a facilitator."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from compute_horde.configuration import ServiceSettings
+
+
+class FacilitatorSettings(ServiceSettings):
+    """Settings of ``horde facilitator``; the environment's names begin with ``HORDE_FACILITATOR_``."""
+
+    model_config = SettingsConfigDict(env_prefix="HORDE_FACILITATOR_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(9000, ge=0, lt=65536, description="Port to listen on; 0 picks a free one.")
+    public_url: str | None = Field(
+        None, description="Where clients reach this facilitator, for links between pages; default: as they asked."
+    )
+    database_url: str = Field("sqlite+aiosqlite:///facilitator.db", description="SQLAlchemy URL of the database.")
+    chain_file: Path | None = Field(None, description="TOML file with the validators and the users.")
+    secret: SecretStr | None = Field(
+        None, description="Signs nonces and tokens. Default: made once and kept in the database."
+    )
+    nonce_lifetime: int = Field(300, gt=0, description="Seconds within which a nonce must be used.")
+    jwt_lifetime: int = Field(3600, gt=0, description="Seconds for which a login is good.")
+    signature_max_age: float = Field(300, gt=0, description="Seconds after which a signed request is too old.")
+    max_body_bytes: int = Field(32 * 1024 * 1024, gt=0, description="Largest request body.")
+    silence_margin: float = Field(
+        300, ge=0, description="Seconds beyond all of a job's limits before a silent validator's job is given up."
+    )

@@ -1,0 +1,78 @@
+"""The tables. Moments are whole microseconds since 1970, UTC; documents are JSON text, key order kept."""
+
+import datetime as dt
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+jobs = Table(
+    "job",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("user", String(64), nullable=False),
+    Column("validator", String(64), nullable=False),
+    Column("signature", String(256), nullable=False, unique=True),  # replays find their job by it
+    Column("tag", String(255), nullable=False),
+    Column("on_trusted_miner", Boolean, nullable=False),
+    Column("request", Text, nullable=False),  # JobRequest
+    Column("frame", Text, nullable=False),  # V2JobRequest, exactly as it is pushed
+    Column("state", String(32), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("budget_s", Float, nullable=False),
+    Column("deadline_us", BigInteger, nullable=True),  # null: the job has ended
+)
+
+statuses = Table(
+    "job_status",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("job_uuid", ForeignKey("job.uuid", ondelete="CASCADE"), nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("metadata", Text, nullable=False),  # StatusMetadata without nulls
+    Column("created_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+reports = Table(
+    "cheat_report",
+    metadata,
+    Column("job_uuid", ForeignKey("job.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("trusted_job_uuid", String(36), nullable=False),
+    Column("validator", String(64), nullable=False),
+    Column("frame", Text, nullable=False),  # V0JobCheated, exactly as it is pushed
+    Column("delivered", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+feedbacks = Table(
+    "feedback",
+    metadata,
+    Column("job_uuid", ForeignKey("job.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("result_correctness", Float, nullable=False),
+    Column("expected_duration", Float, nullable=True),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+spent_nonces = Table(
+    "spent_nonce",
+    metadata,
+    Column("nonce", String(255), primary_key=True),
+    Column("expires_us", BigInteger, nullable=False),
+)
+
+secrets = Table(
+    "secret",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+
+def microseconds(unix_s: float) -> int:
+    return int(unix_s * 1_000_000)
+
+
+def moment(us: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(us // 1_000_000, dt.UTC) + dt.timedelta(microseconds=us % 1_000_000)

@@ -1,0 +1,180 @@
+"""What a validator asks of the miner about jobs: accepted or declined, answered or refused (section 6.6)."""
+
+import asyncio
+import uuid
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from compute_horde.lifecycle.failures import problem
+from compute_horde.lifecycle.states import JobState
+from compute_horde.miner import declines
+from compute_horde.miner.connection import Connection
+from compute_horde.miner.desk import Desk
+from compute_horde.miner.executors import Executors
+from compute_horde.miner.job import Job, envelope, limits_of
+from compute_horde.miner.pool import ClassNotOffered, Pool, Slot
+from compute_horde.miner.receipts import Payload, ReceiptBook, receipt_problem
+from compute_horde.miner.store import Also, JobRow
+from compute_horde.protocol.miner_executor import executor_token
+from compute_horde.protocol.signing import Verifier
+from compute_horde.protocol.validator_miner import (
+    V0AcceptJobRequest,
+    V0DeclineJobRequest,
+    V0InitialJobRequest,
+    V0JobAcceptedReceiptRequest,
+    V0JobFinishedReceiptRequest,
+    V0JobRequest,
+    frame_is_signed,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Refused(Exception):  # noqa: N818 - the domain's word
+    """Answered with a ``GenericError``; the connection stays."""
+
+
+class Intake:
+    """``book`` is None on a trusted miner, which neither checks nor keeps receipts (section 1)."""
+
+    def __init__(
+        self, desk: Desk, executors: Executors, pool: Pool, verifier: Verifier, book: ReceiptBook | None
+    ) -> None:
+        self._desk, self._executors, self._pool = desk, executors, pool
+        self._verifier, self._book = verifier, book
+        self._one_at_a_time = asyncio.Lock()
+
+    async def initial(self, message: V0InitialJobRequest, frame: str, connection: Connection) -> None:
+        """Accept or decline; a job that is already here is re-attached and its messages re-sent."""
+        async with self._one_at_a_time:
+            if (job := await self._desk.find(message.job_uuid)) is not None:
+                self._check_owner(job, connection)
+                await self._desk.attach(job, connection, claim=True)
+                return
+            decline = self._problem(message, frame, connection.validator) or await self._take(message, connection)
+        if decline is not None:
+            log.info("job declined", job_uuid=message.job_uuid, reason=decline.reason.value, why=decline.message)
+            connection.say(decline)
+
+    def _problem(self, message: V0InitialJobRequest, frame: str, validator: str) -> V0DeclineJobRequest | None:
+        if frame_is_signed(frame, validator, self._verifier) is False:
+            return declines.invalid_signature(message.job_uuid)
+        if self._book is None:
+            return None
+        payload, signature = message.job_started_receipt_payload, message.job_started_receipt_signature
+        why = self._receipt_problem(
+            payload, signature, validator, job_uuid=message.job_uuid, executor_class=message.executor_class
+        )
+        return declines.invalid_receipt(message.job_uuid, why) if why else None
+
+    async def _take(self, message: V0InitialJobRequest, connection: Connection) -> V0DeclineJobRequest | None:
+        try:
+            slot = self._pool.reserve(message.executor_class)
+        except ClassNotOffered:
+            return declines.class_not_offered(message.job_uuid, message.executor_class)
+        if slot is None:
+            return await self._busy(message)
+        try:
+            await self._accept(message, connection, slot)
+        except SQLAlchemyError as error:
+            slot.release()
+            log.error("job not stored", job_uuid=message.job_uuid, error=type(error).__name__)
+            return declines.not_stored(message.job_uuid)
+        except BaseException:
+            slot.release()
+            raise
+        return None
+
+    async def _busy(self, message: V0InitialJobRequest) -> V0DeclineJobRequest:
+        at = message.job_started_receipt_payload.timestamp.timestamp()
+        excuses = await self._book.excuses(message.executor_class, at, message.job_uuid) if self._book else []
+        return declines.busy(message.job_uuid, message.executor_class, excuses)
+
+    async def _accept(self, message: V0InitialJobRequest, connection: Connection, slot: Slot) -> None:
+        settings, now = self._desk.settings, self._desk.clock()
+        limits = limits_of(message, settings.executor_startup_limit)
+        lifetime = min(limits.overall(message.executor_class), settings.executor_lifetime)
+        row = JobRow(
+            job_uuid=message.job_uuid,
+            validator=connection.validator,
+            executor_class=message.executor_class,
+            token=executor_token(message.job_uuid, str(uuid.uuid4())),
+            state=JobState.ACCEPTED,
+            initial=message.to_frame(),
+            request=None,
+            created_at=now,
+            deadline_at=now + lifetime,
+            acknowledged=False,
+        )
+        accepted = envelope(V0AcceptJobRequest(job_uuid=message.job_uuid))
+        started = self._entry(message.job_started_receipt_payload, message.job_started_receipt_signature)
+        await self._desk.store.accept(row, accepted, started)
+        job = self._desk.add(Job(row, seen={accepted.type}, connection=connection, claimed=True, slot=slot))
+        connection.post(accepted.frame)
+        self._executors.start(job)
+        self._executors.arm(job, limits.readiness(message.executor_class))
+        log.info("job accepted", job_uuid=job.uuid, executor_class=row.executor_class.value)
+
+    async def request(self, message: V0JobRequest, frame: str, connection: Connection) -> None:
+        """The whole job, for the executor. :raises Refused: it does not fit the job that was accepted."""
+        job = await self._known(message.job_uuid, connection)
+        if frame_is_signed(frame, connection.validator, self._verifier) is False:
+            raise Refused(f"Invalid signature of V0JobRequest for {job.uuid}")
+        initial = V0InitialJobRequest.model_validate_json(job.row.initial)
+        if message.executor_class is not initial.executor_class:
+            raise Refused(f"Executor class of V0JobRequest differs from the accepted one for {job.uuid}")
+        if message.volume is not None and initial.volume is not None:
+            raise Refused(f"Received job volume twice for {job.uuid}")
+        if job.connection is not connection:
+            await self._desk.attach(job, connection, claim=True)
+        if job.ended or job.requested:
+            return
+        job.requested = True
+        await self._desk.store.set_request(job.uuid, text := message.to_frame())
+        if job.row.state is not JobState.ACCEPTED:
+            job.disarm("stage")
+        self._desk.spawn(self._executors.feed(job, text))
+
+    async def receipt(
+        self, message: V0JobAcceptedReceiptRequest | V0JobFinishedReceiptRequest, connection: Connection
+    ) -> None:
+        """Check, countersign and store; the first of its kind wins. :raises Refused: it is not good."""
+        job = await self._known(message.payload.job_uuid, connection)
+        if self._book is not None:
+            why = self._receipt_problem(message.payload, message.signature, connection.validator)
+            if why:
+                raise Refused(f"Invalid {message.payload.receipt_type} for {job.uuid}: {why}")
+        entry = self._entry(message.payload, message.signature)
+        if isinstance(message, V0JobFinishedReceiptRequest):
+            await self._desk.store.acknowledge(job.uuid, entry)
+            await self._given_up(job)
+            self._desk.acknowledged(job)
+        elif entry is not None:
+            await self._desk.store.write(entry)
+
+    async def _given_up(self, job: Job) -> None:
+        """A finished receipt for a job under way: the validator is through with it, so is the executor."""
+        if not job.ended:
+            found = problem("validator_failed", "The validator closed the job before the executor had finished it")
+            await self._desk.fail(job, found)
+
+    def _entry(self, payload: Payload, signature: str) -> Also | None:
+        return self._book.entry(payload, signature) if self._book else None
+
+    def _receipt_problem(self, payload: Payload, signature: str, validator: str, **expected: str) -> str | None:
+        hotkey = self._book.hotkey if self._book else ""
+        expected |= {"miner_hotkey": hotkey, "validator_hotkey": validator}
+        return receipt_problem(payload, signature, self._verifier, **expected)
+
+    async def _known(self, job_uuid: str, connection: Connection) -> Job:
+        job = await self._desk.find(job_uuid)
+        if job is None:
+            raise Refused(f"Unknown job: {job_uuid}")
+        self._check_owner(job, connection)
+        return job
+
+    @staticmethod
+    def _check_owner(job: Job, connection: Connection) -> None:
+        if job.row.validator != connection.validator:
+            raise Refused(f"Unknown job: {job.uuid}")

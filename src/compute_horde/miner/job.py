@@ -1,0 +1,90 @@
+"""A job in the miner's hands: the stored row, and who is connected about it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from compute_horde.lifecycle.deadlines import Limits
+from compute_horde.lifecycle.states import JobState
+from compute_horde.miner.connection import Connection
+from compute_horde.miner.pool import Slot
+from compute_horde.miner.store import Envelope, JobRow
+from compute_horde.protocol.base import Message
+from compute_horde.protocol.validator_miner import ExecutorTiming, V0InitialJobRequest
+from compute_horde.transport.channel import Channel
+
+SINGLE_TIMEOUT_SECONDS = 300
+"""What a validator of the oldest kind grants the whole job (section 6.8)."""
+
+
+@dataclass(eq=False)
+class Job:
+    """``row`` is replaced, never changed. ``claimed``: its connection spoke of this very job.
+    ``requested``: the validator's job request has come. ``watched``: a launched executor's end is waited for.
+
+    ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
+    """
+
+    row: JobRow
+    seen: set[str] = field(default_factory=set)
+    connection: Connection | None = None
+    claimed: bool = False
+    channel: Channel | None = None
+    slot: Slot | None = None
+    requested: bool = False
+    watched: bool = False
+    executor_ended: bool = False
+    acknowledged: bool = False
+    over: "asyncio.Future[float]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
+    feed: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+
+    @property
+    def uuid(self) -> str:
+        return self.row.job_uuid
+
+    @property
+    def ended(self) -> bool:
+        return self.row.state.is_terminal
+
+    def move(self, state: JobState) -> None:
+        self.row = self.row._replace(state=state)
+
+    def arm(self, name: str, seconds: float, action: Callable[[], None]) -> None:
+        """Let ``action`` happen once, unless disarmed or armed anew before."""
+        self.disarm(name)
+        self._timers[name] = asyncio.get_running_loop().call_later(max(0.0, seconds), action)
+
+    def disarm(self, name: str) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+
+    def finish(self, tidy_up_s: float) -> None:
+        """The job is over: no timer rings any more, its executor may tidy up, its place is given back."""
+        for name in list(self._timers):
+            self.disarm(name)
+        if not self.over.done():
+            self.over.set_result(tidy_up_s)
+        if self.slot is not None and not self.watched:
+            self.slot.release()
+
+
+def envelope(message: Message) -> Envelope:
+    return Envelope(str(getattr(message, "message_type", "")), message.to_frame())
+
+
+def limits_of(request: V0InitialJobRequest, startup: float) -> Limits:
+    """The job's limits as the validator asks for them; absent ones count as nothing (section 6.3)."""
+    timing = request.executor_timing
+    if timing is None:
+        whole = request.timeout_seconds if request.timeout_seconds is not None else SINGLE_TIMEOUT_SECONDS
+        timing = ExecutorTiming(execution_time_limit=whole)
+    return Limits(
+        download=max(0, timing.download_time_limit or 0),
+        execution=max(0, timing.execution_time_limit or 0),
+        upload=max(0, timing.upload_time_limit or 0),
+        streaming_start=max(0, timing.streaming_start_time_limit or 0),
+        leeway=max(0, timing.allowed_leeway or 0),
+        startup=startup,
+    )

@@ -1,0 +1,86 @@
+"""The executor pool: how many executors of each class are free (section 7.3)."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from compute_horde.miner.launcher import LaunchedExecutor
+from compute_horde.protocol.enums import ExecutorClass
+
+log = structlog.get_logger(__name__)
+
+KILL_LIMIT_SECONDS = 15.0
+
+
+class ClassNotOffered(LookupError):  # noqa: N818 - the domain's word
+    """The miner has no executors of this class (G44)."""
+
+
+class Slot:
+    """One executor's place. Releasing it twice is fine."""
+
+    def __init__(self, pool: "Pool", executor_class: ExecutorClass) -> None:
+        self._pool: Pool | None = pool
+        self.executor_class = executor_class
+
+    def release(self) -> None:
+        if self._pool is not None:
+            self._pool.taken[self.executor_class] -= 1
+            self._pool = None
+
+
+class Pool:
+    """Counts places; in one event loop, so that reserving is atomic."""
+
+    def __init__(self, capacity: Mapping[ExecutorClass, int]) -> None:
+        self.capacity = dict(capacity)
+        self.taken: Counter[ExecutorClass] = Counter()
+
+    def manifest(self) -> dict[ExecutorClass, int]:
+        """How many executors of each class there are, busy ones included (section 6.4)."""
+        return {executor_class: count for executor_class, count in self.capacity.items() if count > 0}
+
+    def free(self, executor_class: ExecutorClass) -> int:
+        return max(0, self.capacity.get(executor_class, 0) - self.taken[executor_class])
+
+    def reserve(self, executor_class: ExecutorClass) -> Slot | None:
+        """A place, or None when all are taken. :raises ClassNotOffered: there are none of this class."""
+        if self.capacity.get(executor_class, 0) <= 0:
+            raise ClassNotOffered(executor_class.value)
+        if self.free(executor_class) == 0:
+            return None
+        self.taken[executor_class] += 1
+        return Slot(self, executor_class)
+
+
+async def until_ended(
+    executor: LaunchedExecutor, over: "asyncio.Future[float]", kill_limit_s: float = KILL_LIMIT_SECONDS
+) -> int | None:
+    """Wait for an executor to end; its exit code, where it has one.
+
+    ``over`` is set when its job is over, to the seconds that it then has to tidy up before it is killed. Never
+    hangs: an executor that survives its killing for ``kill_limit_s`` is given up.
+    """
+    waiting = asyncio.ensure_future(executor.wait())
+    try:
+        either: set[asyncio.Future[Any]] = {waiting, over}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            await asyncio.wait({waiting}, timeout=over.result())
+        if not waiting.done():
+            await _kill(executor, waiting, kill_limit_s)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
+
+
+async def _kill(executor: LaunchedExecutor, waiting: "asyncio.Future[int | None]", limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            await executor.kill()
+            await asyncio.wait({waiting})
+    except TimeoutError:
+        log.error("an executor survives its killing; its place is given up")

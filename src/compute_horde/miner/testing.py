@@ -1,0 +1,215 @@
+"""A miner for tests, without sockets: memory channels, a fake launcher, a database in a temporary folder."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from compute_horde.chain.keys import throwaway_hotkey
+from compute_horde.chain.port import Directory
+from compute_horde.chain.static import FixedChain
+from compute_horde.miner.launcher import FakeExecutor, FakeLauncher
+from compute_horde.miner.service import MinerService
+from compute_horde.miner.settings import MinerSettings
+from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY, Message
+from compute_horde.protocol.enums import DockerPreset, ExecutorClass
+from compute_horde.protocol.receipts import JobAcceptedPayload, JobFinishedPayload, JobStartedPayload
+from compute_horde.protocol.validator_miner import (
+    ExecutorTiming,
+    V0InitialJobRequest,
+    V0JobAcceptedReceiptRequest,
+    V0JobFinishedReceiptRequest,
+    V0JobRequest,
+    ValidatorAuthForMiner,
+    signed_request,
+)
+from compute_horde.transport.channel import Channel, ChannelClosed
+from compute_horde.transport.memory import memory_pair
+
+MINER = throwaway_hotkey("//Miner")
+ALICE = throwaway_hotkey("//Alice")
+BOB = throwaway_hotkey("//Bob")
+TEST = ExecutorClass.always_on__test
+LLM = ExecutorClass.always_on__llm__a6000
+PATIENCE = 5.0
+
+
+class Peer:
+    """The far end of a channel, with short words for tests."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+    async def say(self, *messages: Message | str) -> None:
+        for message in messages:
+            await self.channel.send(message if isinstance(message, str) else message.to_frame())
+
+    async def hear(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            answer: dict[str, Any] = json.loads(await self.channel.receive())
+        return answer
+
+    async def expect(self, *types: str) -> dict[str, Any]:
+        """The next frames have these types; the last of them."""
+        last: dict[str, Any] = {}
+        for name in types:
+            last = await self.hear()
+            if last["message_type"] != name:
+                raise AssertionError(f"expected {name}, got {last}")
+        return last
+
+    async def silence(self) -> None:
+        """Nothing more comes for a moment."""
+        try:
+            async with asyncio.timeout(0.05):
+                frame = await self.channel.receive()
+        except TimeoutError:
+            return
+        raise AssertionError(f"unexpected frame {frame[:300]}")
+
+    async def hangup(self) -> int:
+        """The other side closes now; with which code."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                frame = await self.channel.receive()
+        except ChannelClosed as closed:
+            return closed.code
+        raise AssertionError(f"unexpected frame {frame[:300]}")
+
+
+def started(job_uuid: str, key: Any = ALICE, miner: str = MINER.ss58_address, **changes: Any) -> JobStartedPayload:
+    values: dict[str, Any] = {
+        "job_uuid": job_uuid,
+        "miner_hotkey": miner,
+        "validator_hotkey": key.ss58_address,
+        "timestamp": dt.datetime.now(dt.UTC),
+        "executor_class": TEST,
+        "ttl": 7,
+    }
+    return JobStartedPayload(**(values | changes))
+
+
+def initial(
+    job_uuid: str, key: Any = ALICE, executor_class: ExecutorClass = TEST, **changes: Any
+) -> V0InitialJobRequest:
+    payload = changes.pop("payload", None) or started(job_uuid, key, executor_class=executor_class)
+    request = V0InitialJobRequest(
+        job_uuid=job_uuid,
+        executor_class=executor_class,
+        docker_image="busybox",
+        job_started_receipt_payload=payload,
+        job_started_receipt_signature=changes.pop("receipt_signature", None) or payload.sign(key),
+        executor_timing=changes.pop("timing", None)
+        or ExecutorTiming(allowed_leeway=5, download_time_limit=10, execution_time_limit=10, upload_time_limit=10),
+        **changes,
+    )
+    return signed_request(request, key)
+
+
+def request(job_uuid: str, key: Any = ALICE, **changes: Any) -> V0JobRequest:
+    values: dict[str, Any] = {
+        "job_uuid": job_uuid,
+        "executor_class": TEST,
+        "docker_image": "busybox",
+        "docker_run_options_preset": DockerPreset.NONE,
+        "docker_run_cmd": ["echo", "hé"],
+        "env": {"A": "1"},
+    }
+    return signed_request(V0JobRequest(**(values | changes)), key)
+
+
+def accepted_receipt(job_uuid: str, key: Any = ALICE) -> V0JobAcceptedReceiptRequest:
+    now = dt.datetime.now(dt.UTC)
+    payload = JobAcceptedPayload(
+        job_uuid=job_uuid,
+        miner_hotkey=MINER.ss58_address,
+        validator_hotkey=key.ss58_address,
+        timestamp=now,
+        time_accepted=now,
+        ttl=60,
+    )
+    return V0JobAcceptedReceiptRequest(payload=payload, signature=payload.sign(key))
+
+
+def finished_receipt(job_uuid: str, key: Any = ALICE, signer: Any = None) -> V0JobFinishedReceiptRequest:
+    now = dt.datetime.now(dt.UTC)
+    payload = JobFinishedPayload(
+        job_uuid=job_uuid,
+        miner_hotkey=MINER.ss58_address,
+        validator_hotkey=key.ss58_address,
+        timestamp=now,
+        time_started=now,
+        time_took_us=1000,
+        score_str="30.000000",
+    )
+    return V0JobFinishedReceiptRequest(payload=payload, signature=payload.sign(signer or key))
+
+
+class Horde:
+    """The miner under test and its fakes."""
+
+    def __init__(self, settings: MinerSettings, chain: FixedChain) -> None:
+        self.settings, self.chain, self.launcher = settings, chain, FakeLauncher()
+        hotkey = None if settings.trusted_for else MINER
+        self.miner = MinerService(settings, chain, self.launcher, hotkey=hotkey)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def validator(self, key: Any = ALICE, *, admitted: bool = True, frame_limit: int | None = None) -> Peer:
+        near, far = memory_pair(frame_limit)
+        self._tasks.append(asyncio.create_task(self.miner.validators.serve(far, key.ss58_address)))
+        peer = Peer(near)
+        if admitted:
+            await peer.say(self.auth(key))
+            await peer.expect("V0ExecutorManifestRequest")
+        return peer
+
+    def auth(self, key: Any = ALICE, **changes: Any) -> ValidatorAuthForMiner:
+        hotkey = TRUSTED_MINER_HOTKEY if self.settings.trusted_for else MINER.ss58_address
+        values: dict[str, Any] = {"miner_hotkey": hotkey, "timestamp": int(time.time())} | changes
+        return ValidatorAuthForMiner.make(key, **values)
+
+    async def executor(self, token: str | None = None, frame_limit: int | None = None) -> Peer:
+        near, far = memory_pair(frame_limit)
+        token = token or (await self.launched()).token
+        self._tasks.append(asyncio.create_task(self.miner.executors.serve(far, token)))
+        return Peer(near)
+
+    async def launched(self) -> FakeExecutor:
+        """The executor that was launched last."""
+        await until(lambda: bool(self.launcher.launched))
+        return self.launcher.launched[-1]
+
+    async def close(self) -> None:
+        await self.miner.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something has happened."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - any condition will do, few have an event
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def open_horde(folder: Path, **changes: Any) -> AsyncIterator[Horde]:
+    values: dict[str, Any] = {
+        "database_url": f"sqlite+aiosqlite:///{folder / 'miner.db'}",
+        "executors": {TEST: 2},
+        "executor_reconnect_limit": 0.05,
+        "executor_exit_limit": 0.05,
+    }
+    settings = MinerSettings(**(values | changes))
+    chain = FixedChain(Directory(validators=frozenset({ALICE.ss58_address, BOB.ss58_address})))
+    horde = Horde(settings, chain)
+    await horde.miner.open()
+    try:
+        yield horde
+    finally:
+        await horde.close()

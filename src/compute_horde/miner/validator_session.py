@@ -1,0 +1,129 @@
+"""One validator's connection: authentication first, then its requests in order (section 6)."""
+
+import asyncio
+
+import structlog
+
+from compute_horde.chain.port import Chain
+from compute_horde.miner.auth import Gate, Refusal, unknown_validator
+from compute_horde.miner.connection import Connection
+from compute_horde.miner.desk import Desk
+from compute_horde.miner.intake import Intake, Refused
+from compute_horde.miner.pool import Pool
+from compute_horde.protocol.base import MalformedFrame, parse_frame
+from compute_horde.protocol.validator_miner import (
+    VALIDATOR_TO_MINER,
+    GenericError,
+    V0ExecutorManifestRequest,
+    V0InitialJobRequest,
+    V0JobAcceptedReceiptRequest,
+    V0JobFinishedReceiptRequest,
+    V0JobRequest,
+    V0MainHotkeyMessage,
+    ValidatorAuthForMiner,
+    ValidatorToMiner,
+)
+from compute_horde.transport.channel import Channel, ChannelClosed
+
+log = structlog.get_logger(__name__)
+
+PING = "PING"
+MAX_EARLY_FRAMES = 64
+"""Frames that a connection may send before it authenticates."""
+
+
+class ValidatorDoor:
+    """Where validators come in. One instance; :meth:`serve` runs once for each connection."""
+
+    def __init__(self, gate: Gate, chain: Chain, pool: Pool, desk: Desk, intake: Intake) -> None:
+        self._gate, self._chain, self._pool, self._desk, self._intake = gate, chain, pool, desk, intake
+
+    async def serve(self, channel: Channel, validator: str) -> None:
+        """Speak with a validator until either side closes."""
+        connection = Connection(channel, validator)
+        writer = asyncio.create_task(connection.write())
+        try:
+            await self._converse(connection)
+        except ChannelClosed as closed:
+            log.info("validator left", validator=validator, code=closed.code)
+        finally:
+            await self._leave(connection, writer)
+
+    async def _leave(self, connection: Connection, writer: "asyncio.Task[None]") -> None:
+        connection.finish()
+        try:
+            await writer
+        finally:
+            connection.alive = False
+            await self._desk.detach(connection)
+
+    async def _converse(self, connection: Connection) -> None:
+        early: list[str] = []
+        if refusal := await self._admit(connection, early):
+            log.warning("validator refused", validator=connection.validator[:64], why=refusal.details)
+            for message in refusal.messages():
+                connection.say(message)
+            return
+        log.info("validator authenticated", validator=connection.validator, peer=connection.channel.peer)
+        connection.say(V0ExecutorManifestRequest(manifest=self._pool.manifest()))
+        await self._desk.attach_all(connection)
+        for frame in early:
+            await self._hear(connection, frame)
+        while True:
+            await self._hear(connection, await connection.channel.receive())
+
+    async def _admit(self, connection: Connection, early: list[str]) -> Refusal | None:
+        """Wait for the authentication; what comes before it is kept in ``early`` (section 6.1)."""
+        validator = connection.validator
+        if not self._gate.knows(validator, self._chain.directory().validators):
+            return unknown_validator(validator)
+        try:
+            async with asyncio.timeout(self._desk.settings.auth_limit):
+                auth = await self._first_auth(connection, early)
+        except TimeoutError:
+            auth = None
+        if auth is None:
+            return Refusal("TOKEN_TOO_OLD", f"Validator {validator} not authenticated due to: no authentication")
+        return self._gate.check(validator, auth, self._desk.clock())
+
+    async def _first_auth(self, connection: Connection, early: list[str]) -> ValidatorAuthForMiner | None:
+        while len(early) < MAX_EARLY_FRAMES:
+            frame = await connection.channel.receive()
+            try:
+                message = parse_frame(VALIDATOR_TO_MINER, frame)
+            except MalformedFrame:
+                early.append(frame)
+                continue
+            if isinstance(message, ValidatorAuthForMiner):
+                return message
+            early.append(frame)
+        return None
+
+    async def _hear(self, connection: Connection, frame: str) -> None:
+        if frame == PING:
+            return
+        try:
+            await self._handle(parse_frame(VALIDATOR_TO_MINER, frame), frame, connection)
+        except MalformedFrame as error:
+            connection.say(GenericError(details=f"Malformed message: {error}"))
+        except Refused as refused:
+            log.warning("validator's message refused", validator=connection.validator, why=str(refused))
+            connection.say(GenericError(details=str(refused)))
+        except Exception:
+            log.exception("validator's message not handled", validator=connection.validator)
+            connection.say(GenericError(details="Internal error of the miner; the message was not handled"))
+
+    async def _handle(self, message: ValidatorToMiner, frame: str, connection: Connection) -> None:
+        match message:
+            case V0InitialJobRequest():
+                await self._intake.initial(message, frame, connection)
+            case V0JobRequest():
+                await self._intake.request(message, frame, connection)
+            case V0JobAcceptedReceiptRequest() | V0JobFinishedReceiptRequest():
+                await self._intake.receipt(message, connection)
+            case V0MainHotkeyMessage():
+                connection.say(V0MainHotkeyMessage(main_hotkey=self._desk.settings.main_hotkey))
+            case GenericError():
+                log.warning("validator reports an error", validator=connection.validator, details=message.details)
+            case ValidatorAuthForMiner():
+                log.info("authenticated already", validator=connection.validator)

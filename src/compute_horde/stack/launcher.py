@@ -1,0 +1,63 @@
+"""Executors inside this process: the miner's launcher for a whole horde in one process."""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from compute_horde.executor.runtime import ContainerRuntime
+from compute_horde.executor.service import Executor
+from compute_horde.executor.settings import ExecutorSettings
+from compute_horde.miner.launcher import LaunchedExecutor
+from compute_horde.protocol.enums import ExecutorClass
+from compute_horde.transport.websocket import WebSocketDialer
+
+log = structlog.get_logger(__name__)
+
+
+class _Running:
+    """One executor at work in this process."""
+
+    def __init__(self, task: "asyncio.Task[None]") -> None:
+        self._task = task
+
+    async def wait(self) -> int | None:
+        await asyncio.wait({self._task})
+        return 1 if self._task.cancelled() or self._task.exception() else 0
+
+    async def kill(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({self._task})
+
+
+class InProcessLauncher:
+    """An :class:`~compute_horde.miner.launcher.ExecutorLauncher` whose executors are tasks of this loop.
+
+    They share one connection to the container engine, so they are always warm.
+    """
+
+    def __init__(self, settings: ExecutorSettings, runtime: ContainerRuntime) -> None:
+        self._executor = Executor(settings, runtime, WebSocketDialer())
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def warm(self, executor_class: ExecutorClass, count: int) -> None:
+        await self._executor.warm()
+
+    async def launch(self, token: str, executor_class: ExecutorClass, miner_url: str) -> LaunchedExecutor:
+        task = asyncio.create_task(self._executor.run(miner_url, token))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return _Running(task)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("executor crashed", error=repr(error))
+
+    async def close(self) -> None:
+        for task in list(self._running):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running))
+        await self._executor.close()

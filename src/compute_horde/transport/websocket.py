@@ -1,0 +1,68 @@
+"""The real channel, over the ``websockets`` library, for the side that dials."""
+
+from collections.abc import Mapping
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from compute_horde.transport.channel import Channel, ChannelClosed, DialFailed
+
+PING_SECONDS = 20
+PING_TIMEOUT_SECONDS = 120
+
+
+class WebSocketChannel:
+    """A :class:`Channel` over one client connection."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    @property
+    def peer(self) -> str:
+        address = self._connection.remote_address
+        return f"{address[0]}:{address[1]}" if address else "unknown"
+
+    async def send(self, frame: str) -> None:
+        try:
+            await self._connection.send(frame)
+        except ConnectionClosed as closed:
+            raise _closed(closed) from None
+
+    async def receive(self) -> str:
+        try:
+            frame = await self._connection.recv()
+        except ConnectionClosed as closed:
+            raise _closed(closed) from None
+        return frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._connection.close(code, reason)
+
+
+def _closed(error: ConnectionClosed) -> ChannelClosed:
+    frame = error.rcvd or error.sent
+    return ChannelClosed(frame.code, frame.reason) if frame else ChannelClosed()
+
+
+class WebSocketDialer:
+    """Opens :class:`WebSocketChannel`. Never goes through a proxy of the environment."""
+
+    async def dial(
+        self, url: str, *, headers: Mapping[str, str] | None = None, max_frame_bytes: int, timeout_s: float = 10
+    ) -> Channel:
+        try:
+            connection = await connect(
+                url,
+                additional_headers=dict(headers or {}),
+                max_size=max_frame_bytes,
+                open_timeout=timeout_s,
+                ping_interval=PING_SECONDS,
+                ping_timeout=PING_TIMEOUT_SECONDS,
+                close_timeout=2,
+                compression=None,
+                proxy=None,
+            )
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError) as error:
+            place, why = url.partition("?")[0], str(error) or type(error).__name__
+            raise DialFailed(f"cannot connect to {place}: {why}") from error
+        return WebSocketChannel(connection)

@@ -1,0 +1,181 @@
+"""The validator's connection to its facilitator (section 5): opened again for ever, authenticated every time."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+import structlog
+
+from compute_horde.chain.keys import public_key_of
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.protocol.facilitator_validator import (
+    FACILITATOR_TO_VALIDATOR,
+    HEADER_MAX_FRAME,
+    HEADER_RUNNER_VERSION,
+    HEADER_VERSION,
+    Response,
+    V0AuthenticationRequest,
+    V0Heartbeat,
+    V0JobCheated,
+    V2JobRequest,
+)
+from compute_horde.protocol.signing import Signer, hex_signature
+from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+from compute_horde.validator.outbox import Outbox
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS = 30
+"""A facilitator that has not answered for so long has lost the connection without knowing."""
+
+Handler = Callable[[V2JobRequest | V0JobCheated], None]
+
+
+class Refused(ConnectionError):  # noqa: N818 - an event more than an error
+    """The facilitator does not let the validator in, or does not answer."""
+
+
+class FacilitatorLink:
+    """Runs until cancelled. What is to be sent waits in the outbox, so that nothing is lost meanwhile."""
+
+    def __init__(
+        self,
+        url: str,
+        signer: Signer,
+        dialer: Dialer,
+        outbox: Outbox,
+        handler: Handler,
+        heartbeat_s: float,
+        pauses: Callable[[], Iterator[float]],
+    ) -> None:
+        self._url, self._signer, self._dialer, self._outbox = url, signer, dialer, outbox
+        self._handler, self._heartbeat_s, self._pauses = handler, heartbeat_s, pauses
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        """Connect, serve, and when the connection is lost connect again (G31)."""
+        retries = self._pauses()
+        while True:
+            was_in = await self._once()
+            retries = self._pauses() if was_in else retries
+            await asyncio.sleep(next(retries))
+
+    async def _once(self) -> bool:
+        """One connection, from dialling to its loss. Answers whether the facilitator had let the validator in."""
+        session, was_in = None, False
+        try:
+            session = _Session(await self._dial(), self._outbox, self._handler, self._heartbeat_s)
+            await session.serve(self._authentication(), self._let_in)
+        except (DialFailed, ChannelClosed, Refused) as error:
+            log.warning("no connection to the facilitator", url=self._url, error=str(error))
+        except Exception:
+            log.exception("the link to the facilitator failed")
+        finally:
+            was_in = self.connected.is_set()
+            self.connected.clear()
+            if session is not None:
+                await session.close()
+        return was_in
+
+    def _let_in(self) -> None:
+        log.info("connected to the facilitator", url=self._url)
+        self.connected.set()
+
+    async def _dial(self) -> Channel:
+        release = version("compute-horde")
+        headers = {
+            HEADER_VERSION: release,
+            HEADER_RUNNER_VERSION: release,
+            HEADER_MAX_FRAME: str(MAX_MINER_FRAME_BYTES),
+        }
+        return await self._dialer.dial(self._url, headers=headers, max_frame_bytes=MAX_MINER_FRAME_BYTES)
+
+    def _authentication(self) -> V0AuthenticationRequest:
+        key = public_key_of(self._signer.ss58_address)
+        return V0AuthenticationRequest(public_key=key.hex(), signature=hex_signature(self._signer, key))
+
+
+class _Session:
+    """One authenticated connection: a reader, a heartbeat, and the outbox's only sender."""
+
+    def __init__(self, channel: Channel, outbox: Outbox, handler: Handler, heartbeat_s: float) -> None:
+        self._channel, self._outbox, self._handler, self._heartbeat_s = channel, outbox, handler, heartbeat_s
+        self._answer: asyncio.Future[Response] | None = None
+        self._sending = asyncio.Lock()
+
+    async def serve(self, authentication: V0AuthenticationRequest, let_in: Callable[[], None]) -> None:
+        """:raises ChannelClosed: the connection is gone. :raises Refused: the facilitator does not want us."""
+        tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._write(authentication, let_in))}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _read(self) -> None:
+        while True:
+            frame = await self._channel.receive()
+            try:
+                message = parse_frame(FACILITATOR_TO_VALIDATOR, frame)
+            except MalformedFrame as error:
+                log.warning("malformed frame from the facilitator dropped", error=str(error))
+                continue
+            if not isinstance(message, Response):
+                self._handler(message)
+            elif self._answer is not None and not self._answer.done():
+                self._answer.set_result(message)
+            else:
+                log.warning("answer without a question dropped", status=message.status)
+
+    async def _write(self, authentication: V0AuthenticationRequest, let_in: Callable[[], None]) -> None:
+        answer = await self._ask(authentication.to_frame())
+        if answer.status == "error":
+            raise Refused(_explain(answer))
+        let_in()
+        heart = asyncio.create_task(self._beat())
+        try:
+            while True:
+                await self._report(await self._outbox.first())
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+
+    async def _report(self, frame: str) -> None:
+        """Send one status. An error about the job counts as its answer: sending it again would not help."""
+        answer = await self._ask(frame)
+        if answer.status == "error":
+            if any(error.type.startswith("auth.") for error in answer.errors):
+                raise Refused(_explain(answer))
+            log.warning("the facilitator did not take a status", frame=frame[:200], error=_explain(answer))
+        await self._outbox.acknowledge()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            await self._send(V0Heartbeat())
+
+    async def _send(self, message: Message) -> None:
+        async with self._sending:
+            await self._channel.send(message.to_frame())
+
+    async def _ask(self, frame: str) -> Response:
+        self._answer = asyncio.get_running_loop().create_future()
+        async with self._sending:
+            await self._channel.send(frame)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._answer
+        except TimeoutError:
+            raise Refused(f"no answer within {ANSWER_SECONDS} s") from None
+        finally:
+            self._answer = None
+
+
+def _explain(answer: Response) -> str:
+    return "; ".join(f"{error.type}: {error.msg}" for error in answer.errors) or "refused without a reason"

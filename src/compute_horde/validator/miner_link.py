@@ -1,0 +1,189 @@
+"""One job's connection to its miner (sections 6.1 to 6.4)."""
+
+import asyncio
+import time
+
+import structlog
+
+from compute_horde.chain.port import MinerEndpoint
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.protocol.compat.executors import executor_failed, streaming_not_ready
+from compute_horde.protocol.signing import Signer
+from compute_horde.protocol.validator_miner import (
+    MINER_TO_VALIDATOR,
+    VALIDATOR_PATH,
+    GenericError,
+    MinerToValidator,
+    UnauthorizedError,
+    V0AcceptJobRequest,
+    V0DeclineJobRequest,
+    V0ExecutionDoneRequest,
+    V0ExecutorFailedRequest,
+    V0ExecutorManifestRequest,
+    V0ExecutorReadyRequest,
+    V0HordeFailedRequest,
+    V0JobFailedRequest,
+    V0JobFinishedRequest,
+    V0MachineSpecsRequest,
+    V0MainHotkeyMessage,
+    V0StreamingJobNotReadyRequest,
+    V0StreamingJobReadyRequest,
+    V0VolumesReadyRequest,
+    ValidatorAuthForMiner,
+)
+from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+from compute_horde.validator.routing import Manifest
+
+log = structlog.get_logger(__name__)
+
+JobMessage = (
+    V0AcceptJobRequest
+    | V0DeclineJobRequest
+    | V0ExecutorReadyRequest
+    | V0VolumesReadyRequest
+    | V0StreamingJobReadyRequest
+    | V0ExecutionDoneRequest
+    | V0JobFinishedRequest
+    | V0JobFailedRequest
+    | V0HordeFailedRequest
+)
+
+
+INBOX_MESSAGES = 16
+
+Switchboard = dict[tuple[str, str], "MinerLink"]
+"""The links by miner hotkey and job. After a reconnection a miner may say on one job's connection what is about
+another one of the same validator, so each link passes on what belongs to a sibling."""
+
+
+class MinerLink:
+    """Opened, and after a loss opened again; every opening is authenticated anew (G52)."""
+
+    def __init__(
+        self, dialer: Dialer, signer: Signer, miner: MinerEndpoint, job_uuid: str, switchboard: Switchboard
+    ) -> None:
+        self._dialer, self._signer, self.miner, self._job_uuid = dialer, signer, miner, job_uuid
+        self._channel: Channel | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._inbox: asyncio.Queue[JobMessage | ChannelClosed] = asyncio.Queue(INBOX_MESSAGES)
+        self._manifest: asyncio.Future[Manifest | None] | None = None
+        self._switchboard = switchboard
+        switchboard[miner.hotkey, job_uuid] = self
+        self.log = log.bind(job=job_uuid, miner=miner.hotkey)
+
+    async def open(self, timeout_s: float) -> None:
+        """:raises DialFailed: the miner cannot be reached, or closed at once."""
+        await self.drop()
+        host = f"[{self.miner.address}]" if ":" in self.miner.address else self.miner.address
+        url = f"ws://{host}:{self.miner.port}{VALIDATOR_PATH}{self._signer.ss58_address}"
+        try:
+            async with asyncio.timeout(timeout_s):
+                channel = await self._dialer.dial(url, max_frame_bytes=MAX_MINER_FRAME_BYTES, timeout_s=timeout_s)
+                self._channel = channel
+                auth = ValidatorAuthForMiner.make(self._signer, self.miner.hotkey, int(time.time()))
+                await channel.send(auth.to_frame())
+        except (ChannelClosed, TimeoutError) as error:
+            await self.drop()
+            raise DialFailed(f"{url}: {error!r}") from error
+        self._manifest = asyncio.get_running_loop().create_future()
+        self._pump = asyncio.create_task(self._listen(channel, self._manifest))
+
+    async def manifest(self, timeout_s: float) -> Manifest:
+        """The miner's first answer. :raises DialFailed: it gave none."""
+        if self._manifest is None:
+            raise DialFailed("the link is not open")
+        done, _ = await asyncio.wait([self._manifest], timeout=timeout_s)
+        if not done:
+            raise DialFailed("the miner sent no manifest in time")
+        if (manifest := self._manifest.result()) is None:
+            raise DialFailed("the miner closed the connection without a manifest")
+        return manifest
+
+    async def send(self, message: Message) -> None:
+        """:raises ChannelClosed: it may not have arrived."""
+        if self._channel is None:
+            raise ChannelClosed
+        await self._channel.send(message.to_frame())
+
+    async def receive(self) -> JobMessage:
+        """The next message about this job, in its newest shape. :raises ChannelClosed: open again for more."""
+        if self._channel is None and self._inbox.empty():
+            raise ChannelClosed
+        item = await self._inbox.get()
+        if isinstance(item, ChannelClosed):
+            raise item
+        return item
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last opening succeeded and nobody has dropped it since."""
+        return self._channel is not None
+
+    async def drop(self) -> None:
+        """Close the connection; the link can be opened again."""
+        channel, pump, self._channel, self._pump = self._channel, self._pump, None, None
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait([pump])
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        """Close for good."""
+        if self._switchboard.get((self.miner.hotkey, self._job_uuid)) is self:
+            del self._switchboard[self.miner.hotkey, self._job_uuid]
+        await self.drop()
+
+    async def _listen(self, channel: Channel, manifest: "asyncio.Future[Manifest | None]") -> None:
+        try:
+            while True:
+                message = await self._hear(channel)
+                if isinstance(message, V0ExecutorManifestRequest):
+                    if not manifest.done():
+                        manifest.set_result(message.manifest)
+                elif (about_job := self._sort(message)) is not None:
+                    await self._inbox.put(about_job)
+        except ChannelClosed as closed:
+            if not manifest.done():
+                manifest.set_result(None)
+            await self._inbox.put(closed)
+
+    async def _hear(self, channel: Channel) -> MinerToValidator | None:
+        frame = await channel.receive()
+        if frame == "PING":
+            return None
+        try:
+            return parse_frame(MINER_TO_VALIDATOR, frame)
+        except MalformedFrame as error:
+            self.log.warning("malformed frame from the miner", error=str(error))
+            await channel.send(GenericError(details=f"Malformed message: {error}").to_frame())
+            return None
+
+    def _sort(self, message: MinerToValidator | None) -> JobMessage | None:
+        """What of it is for this job; the rest is passed on, logged or dropped."""
+        match message:
+            case None | V0ExecutorManifestRequest() | V0MainHotkeyMessage() | V0MachineSpecsRequest():
+                return None
+            case GenericError() | UnauthorizedError():
+                self.log.warning("miner reports an error", details=(message.details or "")[:500])
+                return None
+            case V0ExecutorFailedRequest():
+                modern: JobMessage = executor_failed(message)
+            case V0StreamingJobNotReadyRequest():
+                modern = streaming_not_ready(message)
+            case _:
+                modern = message
+        if modern.job_uuid == self._job_uuid:
+            return modern
+        self._pass_on(modern)
+        return None
+
+    def _pass_on(self, message: JobMessage) -> None:
+        sibling = self._switchboard.get((self.miner.hotkey, message.job_uuid))
+        if sibling is None:
+            self.log.warning("message of another job ignored", other=message.job_uuid[:100])
+            return
+        try:
+            sibling._inbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self.log.warning("too many messages of another job", other=message.job_uuid)

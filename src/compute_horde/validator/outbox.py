@@ -1,0 +1,77 @@
+"""Status updates on their way to the facilitator: durable, in order, sent until acknowledged.
+
+The database holds them; memory holds their order, and the frames of the small ones so that a status leaves
+without another read.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from compute_horde.validator.store import Store
+
+KEEP_IN_MEMORY_BYTES = 64 * 1024
+DISCARD_AT_ONCE = 64
+LULL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``frame`` is None where it has to be read from the database."""
+
+    id: int
+    frame: str | None = None
+
+
+class Outbox:
+    """A queue with one reader (the facilitator link) and many writers (the jobs)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[Entry] = deque()
+        self._acknowledged: list[int] = []
+        self._filled = asyncio.Event()
+
+    async def load(self) -> None:
+        """Take up what an earlier run left."""
+        self._waiting.extend(Entry(id_) for id_ in await self._store.unsent())
+        self._filled.set()
+
+    def push(self, id_: int, frame: str) -> None:
+        """A status whose row is already committed."""
+        self._waiting.append(Entry(id_, frame if len(frame) <= KEEP_IN_MEMORY_BYTES else None))
+        self._filled.set()
+
+    async def first(self) -> str:
+        """The frame at the head of the queue, once there is one. It stays there until :meth:`acknowledge`."""
+        while True:
+            while not self._waiting:
+                await self._idle()
+            entry = self._waiting[0]
+            frame = entry.frame if entry.frame is not None else await self._store.frame(entry.id)
+            if frame is not None:
+                return frame
+            self._waiting.popleft()
+
+    async def _idle(self) -> None:
+        """Wait for a status; a lull is used to delete rows, so that no job waits for that."""
+        self._filled.clear()
+        try:
+            async with asyncio.timeout(LULL_SECONDS if self._acknowledged else None):
+                await self._filled.wait()
+        except TimeoutError:
+            await self._flush()
+
+    async def acknowledge(self) -> None:
+        """The head of the queue has arrived; rows are deleted some at a time."""
+        self._acknowledged.append(self._waiting.popleft().id)
+        if len(self._acknowledged) >= DISCARD_AT_ONCE:
+            await self._flush()
+
+    async def close(self) -> None:
+        await self._flush()
+
+    async def _flush(self) -> None:
+        if done := list(self._acknowledged):
+            await self._store.discard(done)
+            del self._acknowledged[: len(done)]

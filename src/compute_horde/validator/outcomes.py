@@ -1,0 +1,129 @@
+"""How a job can end, and whether that is its miner's fault (sections 5.4, 6.7)."""
+
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from compute_horde.lifecycle import failures
+from compute_horde.lifecycle.states import JobState
+from compute_horde.protocol.details import (
+    FailureDetails,
+    HordeFailureDetails,
+    RejectionDetails,
+    StatusMetadata,
+)
+from compute_horde.protocol.enums import Fault, HordeFailureReason, Participant, RejectionReason
+from compute_horde.protocol.problems import Problem
+from compute_horde.protocol.validator_miner import (
+    V0DeclineJobRequest,
+    V0HordeFailedRequest,
+    V0JobFailedRequest,
+    V0JobFinishedRequest,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A terminal state with its metadata. ``blame``: the incident's code where the miner is at fault."""
+
+    state: JobState
+    by: Participant
+    metadata: StatusMetadata
+    blame: str | None = None
+
+
+Ending = V0DeclineJobRequest | V0JobFailedRequest | V0HordeFailedRequest | V0JobFinishedRequest
+
+
+def from_miner(message: Ending) -> Outcome:
+    """What the miner's last message means for the job."""
+    match message:
+        case V0JobFinishedRequest():
+            metadata = StatusMetadata(miner_response=message.to_miner_response())
+            return Outcome(JobState.COMPLETED, Participant.MINER, metadata)
+        case V0DeclineJobRequest():
+            return _declined(message)
+        case V0JobFailedRequest():
+            details = FailureDetails.model_validate(message.model_dump(exclude={"message_type", "job_uuid"}))
+            blame = _blame(message.context, message.message, None)
+            return Outcome(JobState.FAILED, Participant.MINER, StatusMetadata(job_failure_details=details), blame)
+        case V0HordeFailedRequest():
+            horde = HordeFailureDetails.model_validate(message.model_dump(exclude={"message_type", "job_uuid"}))
+            known = message.reason is not HordeFailureReason.UNKNOWN
+            blame = _blame(message.context, message.message, message.reason.value if known else None)
+            return Outcome(
+                JobState.HORDE_FAILED, Participant.MINER, StatusMetadata(horde_failure_details=horde), blame
+            )
+
+
+def _declined(message: V0DeclineJobRequest) -> Outcome:
+    details = RejectionDetails(
+        rejected_by=Participant.MINER, reason=message.reason, message=message.message, context=message.context
+    )
+    blame = _blame(message.context, message.message, None)
+    return Outcome(JobState.REJECTED, Participant.MINER, StatusMetadata(job_rejection_details=details), blame)
+
+
+def _blame(context: dict[str, JsonValue] | None, message: str, otherwise: str | None) -> str | None:
+    found = Problem.from_context(context, message)
+    if found is None:
+        return otherwise  # an older peer says no more than its reason
+    return found.code if found.fault is Fault.MINER else None
+
+
+def horde_failed(found: Problem) -> Outcome:
+    """A failure that the validator itself found (G23)."""
+    reason = failures.KINDS[found.code].reason
+    details = HordeFailureDetails(
+        reported_by=Participant.VALIDATOR,
+        reason=HordeFailureReason(reason.value),
+        message=found.message,
+        context=found.to_context(),
+    )
+    blame = found.code if found.fault is Fault.MINER else None
+    return Outcome(
+        JobState.HORDE_FAILED, Participant.VALIDATOR, StatusMetadata(horde_failure_details=details), blame
+    )
+
+
+def unhandled(error: Exception) -> Outcome:
+    """The validator's own mishap: the user learns the exception's type, its text stays in the log."""
+    found = failures.problem("validator_failed", "Unhandled exception", exception_type=type(error).__name__)
+    details = HordeFailureDetails(
+        reported_by=Participant.VALIDATOR,
+        reason=HordeFailureReason.UNHANDLED_EXCEPTION,
+        message=found.message,
+        context={"exception_type": type(error).__name__, **found.to_context()},
+    )
+    return Outcome(JobState.HORDE_FAILED, Participant.VALIDATOR, StatusMetadata(horde_failure_details=details))
+
+
+def invalid_signature(message: str) -> Outcome:
+    """The job's signature does not let it in."""
+    found = Problem(
+        code="invalid_signature",
+        message=message,
+        fault=Fault.USER,
+        hint="Sign with a hotkey that this validator accepts, and check the clock.",
+    )
+    return _rejected(RejectionReason.INVALID_SIGNATURE, found)
+
+
+def no_miner(message: str, hint: str, **details: JsonValue) -> Outcome:
+    """There is nobody to give the job to."""
+    found = Problem(
+        code="no_miner_for_job",
+        message=message,
+        fault=Fault.NOBODY,
+        retryable=True,
+        hint=hint,
+        details=details,
+    )
+    return _rejected(RejectionReason.NO_MINER_FOR_JOB, found)
+
+
+def _rejected(reason: RejectionReason, found: Problem) -> Outcome:
+    details = RejectionDetails(
+        rejected_by=Participant.VALIDATOR, reason=reason, message=found.message, context=found.to_context()
+    )
+    return Outcome(JobState.REJECTED, Participant.VALIDATOR, StatusMetadata(job_rejection_details=details))

@@ -1,0 +1,37 @@
+"""The validator's settings: a TOML file and ``HORDE_VALIDATOR_*`` environment variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from compute_horde.configuration import ServiceSettings
+
+
+class ValidatorSettings(ServiceSettings):
+    """What a validator can be told. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="HORDE_VALIDATOR_", frozen=True, extra="forbid")
+
+    facilitator_url: str = Field(
+        "ws://127.0.0.1:9000/ws/v0/", description="The facilitator's WebSocket for validators."
+    )
+    database_url: str = Field(
+        "sqlite+aiosqlite:///validator.db", description="SQLAlchemy URL of the validator's database."
+    )
+    chain_file: Path | None = Field(None, description="TOML file that lists validators, miners and signers.")
+    wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="Folder of the Bittensor wallets.")
+    wallet_name: str = Field("default", description="Name of the wallet.")
+    wallet_hotkey: str = Field("default", description="Name of the hotkey inside the wallet.")
+    trusted_miner_address: str | None = Field(None, description="Host of the validator's own trusted miner.")
+    trusted_miner_port: int | None = Field(None, gt=0, lt=65536, description="Port of the trusted miner.")
+    leeway: float = Field(5, ge=0, description="Time granted to a job once, on top of its own limits.")
+    reservation_limit: float = Field(7, gt=0, description="How long a miner may take to accept or decline.")
+    executor_startup_limit: float = Field(
+        300, ge=0, description="How long an executor may take to get ready, the image pull included."
+    )
+    signature_max_age: float = Field(300, gt=0, description="Oldest signature of a job that is accepted.")
+    miner_connect_limit: float = Field(
+        10, gt=0, description="How long one miner may take to answer a new connection."
+    )
+    heartbeat_seconds: float = Field(60, gt=0, description="Pause between heartbeats to the facilitator.")

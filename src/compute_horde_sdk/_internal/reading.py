@@ -1,0 +1,113 @@
+"""From the facilitator's job object to status, history and result. Pure functions."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+
+from pydantic import ValidationError
+
+from compute_horde.protocol.details import FailureDetails, MinerResponse
+from compute_horde.protocol.enums import FailureReason, Stage
+from compute_horde.protocol.sdk_facilitator import Job, StatusEntry
+from compute_horde.protocol.uploads import UploadResponse
+from compute_horde_sdk._internal.models import (
+    ComputeHordeJobResult,
+    ComputeHordeJobStatus,
+    ComputeHordeJobStatusEntry,
+)
+from compute_horde_sdk._internal.specs.request import OUTPUT_PREFIX
+
+Entries = Iterable[ComputeHordeJobStatusEntry]
+
+
+def read_entry(entry: StatusEntry) -> ComputeHordeJobStatusEntry:
+    """The public form of one history entry."""
+    return ComputeHordeJobStatusEntry(ComputeHordeJobStatus(entry.status.value), entry.created_at, entry.metadata)
+
+
+def final_entry(history: Entries) -> ComputeHordeJobStatusEntry | None:
+    """The latest entry that ends the job; whatever an old peer recorded after it does not count."""
+    ended = [entry for entry in history if not entry.status.is_in_progress()]
+    return ended[-1] if ended else None
+
+
+def status_of(history: Entries, label: str = "") -> ComputeHordeJobStatus:
+    """The status that a history amounts to; the capitalised ``label`` of the job object when it says nothing."""
+    known = [entry for entry in history if entry.status is not ComputeHordeJobStatus.UNKNOWN]
+    if end := final_entry(known):
+        return end.status
+    return known[-1].status if known else ComputeHordeJobStatus(label.strip().lower().replace(" ", "_"))
+
+
+def result_of(job: Job, history: Entries) -> ComputeHordeJobResult | None:
+    """The result, or None while the job is in progress."""
+    history = list(history)
+    if status_of(history, job.status).is_in_progress():
+        return None
+    end = final_entry(history)
+    metadata = end.metadata if end else None
+    if metadata and metadata.job_failure_details:
+        return result_of_failure(metadata.job_failure_details)
+    response = (metadata.miner_response if metadata else None) or MinerResponse(
+        docker_process_stdout=job.stdout, docker_process_stderr=job.stderr
+    )
+    return _result(
+        response,
+        stdout=job.stdout or response.docker_process_stdout,
+        stderr=job.stderr or response.docker_process_stderr,
+        artifacts=job.artifacts or response.artifacts or {},
+        uploads=job.upload_results or response.upload_results or {},
+    )
+
+
+def result_of_event(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobResult | None:
+    """The result that a final event itself carries; None when the job object has to be fetched for it."""
+    metadata = entry.metadata
+    if metadata.job_failure_details:
+        return result_of_failure(metadata.job_failure_details)
+    if metadata.horde_failure_details or metadata.job_rejection_details:
+        return ComputeHordeJobResult()
+    response = metadata.miner_response
+    if response is None or response.artifacts is None or response.upload_results is None:
+        return None
+    return _result(
+        response,
+        stdout=response.docker_process_stdout,
+        stderr=response.docker_process_stderr,
+        artifacts=response.artifacts,
+        uploads=response.upload_results,
+    )
+
+
+def result_of_failure(details: FailureDetails) -> ComputeHordeJobResult:
+    """What a failed job's container wrote before it failed."""
+    return ComputeHordeJobResult(
+        stdout=details.docker_process_stdout or "",
+        stderr=details.docker_process_stderr or "",
+        exit_code=details.docker_process_exit_status,
+        timed_out=details.reason is FailureReason.TIMEOUT and details.stage is Stage.EXECUTION,
+    )
+
+
+def _result(
+    response: MinerResponse, *, stdout: str, stderr: str, artifacts: Mapping[str, str], uploads: Mapping[str, str]
+) -> ComputeHordeJobResult:
+    result = ComputeHordeJobResult(
+        stdout=stdout,
+        stderr=stderr,
+        exit_code=response.exit_status,
+        timed_out=bool(response.timed_out),
+        notices=list(response.notices or []),
+    )
+    for path, text in artifacts.items():
+        try:
+            result.artifacts[path] = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            result.notices.append(f"The artifact {path!r} was left out: it arrived as damaged base64.")
+    for path, text in uploads.items():
+        full = OUTPUT_PREFIX + path.removeprefix(OUTPUT_PREFIX)
+        try:
+            result.upload_results[full] = UploadResponse.model_validate_json(text)
+        except ValidationError:
+            result.notices.append(f"The upload target's answer for {full!r} was left out: it is unreadable.")
+    return result

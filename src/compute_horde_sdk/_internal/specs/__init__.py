@@ -1,0 +1,1 @@
+"""What a caller describes a job with, checked before anything is sent."""

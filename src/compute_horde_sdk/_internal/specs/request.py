@@ -1,0 +1,180 @@
+"""The arguments of ``create_job``, checked and turned into the body that is signed and sent (PROTOCOL.md 2.5)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from compute_horde.protocol.enums import ExecutorClass
+from compute_horde.protocol.paths import path_problem
+from compute_horde.protocol.sdk_facilitator import JobRequest
+from compute_horde_sdk._internal.answers import ARGUMENT_NAMES
+from compute_horde_sdk._internal.exceptions import ComputeHordeValidationError
+from compute_horde_sdk._internal.specs.volumes import (
+    HTTPInputVolume,
+    HTTPOutputVolume,
+    HuggingfaceInputVolume,
+    InlineInputVolume,
+    InputVolume,
+    OutputVolume,
+    check_text_mapping,
+    input_to_wire,
+    output_to_wire,
+)
+
+VOLUME_PREFIX = "/volume/"
+OUTPUT_PREFIX = "/output/"
+
+
+def job_body(
+    *,
+    validator_hotkey: str,
+    executor_class: ExecutorClass | str,
+    job_namespace: str | None,
+    docker_image: str,
+    args: Sequence[str] | None,
+    env: Mapping[str, str] | None,
+    artifacts_dir: str | None,
+    input_volumes: Mapping[str, InputVolume] | None,
+    output_volumes: Mapping[str, OutputVolume] | None,
+    limits: Mapping[str, int],
+    on_trusted_miner: bool,
+) -> dict[str, Any]:
+    """The body, in the order that the network's clients send it.
+
+    ``limits``: the four ``*_time_limit`` of the wire, in whole seconds.
+
+    :raises ComputeHordeValidationError: names the first argument that is wrong.
+    """
+    for name, value in (("docker_image", docker_image), ("compute_horde_validator_hotkey", validator_hotkey)):
+        _require(value, str, name, "a text")
+    _require(job_namespace, str | None, "job_namespace", "a text or None")
+    _require(artifacts_dir, str | None, "artifacts_dir", "a text or None")
+    _require(on_trusted_miner, bool, "on_trusted_miner", "True or False")
+    check_text_mapping(env, "env")
+    body: dict[str, Any] = {
+        "target_validator_hotkey": validator_hotkey,
+        "executor_class": _executor_class(executor_class).value,
+        "docker_image": docker_image,
+        "job_namespace": job_namespace,
+        "args": _args(args),
+        "env": dict(env or {}),
+        "use_gpu": True,
+        "artifacts_dir": artifacts_dir or "",
+        "on_trusted_miner": on_trusted_miner,
+        **{name: _seconds(value, ARGUMENT_NAMES[name]) for name, value in limits.items()},
+        "volumes": _inputs(input_volumes),
+        "uploads": _outputs(output_volumes),
+    }
+    _check_against_protocol(body)
+    return body
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """The JSON that is sent.
+
+    :raises ComputeHordeValidationError: a text with a lone surrogate, which JSON cannot carry.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        field = next((name for name, value in body.items() if not _encodable(value)), "")
+        argument = ARGUMENT_NAMES.get(field, field)
+        raise ComputeHordeValidationError(f"{argument} must be valid Unicode", field=argument) from None
+
+
+def _encodable(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _require(value: object, kind: Any, field: str, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise ComputeHordeValidationError(f"{field} must be {wanted}", field=field)
+
+
+def _executor_class(value: object) -> ExecutorClass:
+    try:
+        return ExecutorClass(value)  # type: ignore[arg-type]  # any wrong type ends in the ValueError
+    except ValueError:
+        raise ComputeHordeValidationError(
+            f"executor_class {str(value)[:100]!r} is not known",
+            field="executor_class",
+            hint=f"Use one of: {', '.join(ExecutorClass)}.",
+        ) from None
+
+
+def _args(value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise ComputeHordeValidationError(
+            "args must be a list of texts", field="args", hint="Write ['python', 'main.py'], not 'python main.py'."
+        )
+    for index, item in enumerate(value):
+        _require(item, str, f"args[{index}]", "a text")
+    return list(value)
+
+
+def _seconds(value: object, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ComputeHordeValidationError(f"{field} must be a whole number of seconds, 0 or more", field=field)
+    return value
+
+
+def _inputs(volumes: object) -> list[dict[str, Any]]:
+    wire = []
+    kinds = HTTPInputVolume | HuggingfaceInputVolume | InlineInputVolume
+    for mount, volume in _mounts(volumes, "input_volumes"):
+        field = f"input_volumes[{mount!r}]"
+        _require(volume, kinds, field, "an InlineInputVolume, HTTPInputVolume or HuggingfaceInputVolume")
+        path = _below(mount, VOLUME_PREFIX, "Input volume", field)
+        if path and (why := path_problem(path, allow_trailing_slash=True)):
+            raise ComputeHordeValidationError(f"input volume path {mount[:100]!r} {why}", field=field)
+        try:
+            wire.append(input_to_wire(volume, path).model_dump(mode="json"))
+        except ComputeHordeValidationError as error:
+            raise ComputeHordeValidationError(error.message, field=field, hint=error.hint) from None
+    return wire
+
+
+def _outputs(volumes: object) -> list[dict[str, Any]]:
+    wire = []
+    for mount, volume in _mounts(volumes, "output_volumes"):
+        field = f"output_volumes[{mount!r}]"
+        _require(volume, HTTPOutputVolume, field, "an HTTPOutputVolume")
+        path = _below(mount, OUTPUT_PREFIX, "Output volume", field)
+        if why := path_problem(path):
+            raise ComputeHordeValidationError(f"output volume path {mount[:100]!r} {why}", field=field)
+        wire.append(output_to_wire(volume, path).model_dump(mode="json"))
+    return wire
+
+
+def _mounts(volumes: object, field: str) -> list[tuple[str, Any]]:
+    if volumes is None:
+        return []
+    _require(volumes, Mapping, field, "a mapping of mount paths to volumes")
+    return list(volumes.items())  # type: ignore[attr-defined]  # a Mapping, as just checked
+
+
+def _below(mount: object, prefix: str, what: str, field: str) -> str:
+    if not isinstance(mount, str) or not mount.startswith(prefix):
+        raise ComputeHordeValidationError(f"{what} paths must start with {prefix!r}", field=field)
+    return mount.removeprefix(prefix)
+
+
+def _check_against_protocol(body: Mapping[str, Any]) -> None:
+    """What the facilitator itself will check, found out before anything is sent."""
+    try:
+        JobRequest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name, *rest = [str(part) for part in first["loc"]] or ["job"]
+        argument = ARGUMENT_NAMES.get(name, name)
+        message = first["msg"].removeprefix("Value error, ")
+        said = message if message.startswith(argument) else f"{argument}: {message}"
+        raise ComputeHordeValidationError(said, field=".".join([argument, *rest])) from None

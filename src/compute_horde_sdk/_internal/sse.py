@@ -1,0 +1,86 @@
+"""Server-sent events: bytes in, events out."""
+
+import codecs
+from dataclasses import dataclass
+
+MAX_EVENT_CHARS = 128 * 1024 * 1024
+"""A result with its artifacts travels in one event; nothing honest is larger."""
+
+
+class EventTooLarge(ValueError):  # noqa: N818 - reads as the thing that happened
+    """One event grew past :data:`MAX_EVENT_CHARS`."""
+
+
+@dataclass(frozen=True)
+class ServerSentEvent:
+    """``id``: the latest id the stream has named, which an event without one inherits."""
+
+    event: str
+    data: str
+    id: str
+
+
+class SSEParser:
+    """Feed it chunks as they come; lines may end in LF, CR or CRLF and be cut anywhere.
+
+    ``retry_s``: the pause before reconnecting that the server asked for, if it did.
+    """
+
+    def __init__(self, last_id: str = "") -> None:
+        self.retry_s: float | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._partial: list[str] = []
+        self._after_cr = False
+        self._size = 0
+        self._id = last_id
+        self._event = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that this chunk completes.
+
+        :raises EventTooLarge: the stream does not end an event.
+        """
+        text = self._decoder.decode(chunk)
+        self._size += len(text)
+        if self._size > MAX_EVENT_CHARS:
+            raise EventTooLarge(f"an event is larger than {MAX_EVENT_CHARS} characters")
+        return [event for line in self._lines(text) if (event := self._take(line))]
+
+    def _lines(self, text: str) -> list[str]:
+        if not text:
+            return []
+        ended_in_cr = text.endswith("\r")
+        if self._after_cr and text.startswith("\n"):
+            text = text[1:]
+        self._after_cr = ended_in_cr
+        head, *rest = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self._partial.append(head)
+        if not rest:
+            return []
+        lines = ["".join(self._partial), *rest[:-1]]
+        self._partial = [rest[-1]]
+        return lines
+
+    def _take(self, line: str) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match name:
+            case "data":
+                self._data.append(value)
+            case "event":
+                self._event = value
+            case "id" if "\0" not in value:
+                self._id = value
+            case "retry" if value.isascii() and value.isdigit():
+                self.retry_s = int(value[:9]) / 1000
+            case _:  # a comment, or a field that the standard does not know
+                pass
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        data, event = self._data, self._event
+        self._data, self._event, self._size = [], "", 0
+        return ServerSentEvent(event or "message", "\n".join(data), self._id) if data else None

@@ -1,0 +1,128 @@
+"""What every container runtime does. Here over the fake; tests/integration runs the same over Docker."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compute_horde.executor.errors import JobFailure
+from compute_horde.executor.fake import FakeProcess, FakeRuntime
+from compute_horde.executor.runtime import STDERR, STDOUT, ContainerRuntime, ContainerSpec, Mount
+
+MIXED = ("sh", "-c", "echo out; echo err >&2; echo $NAME > /output/file; exit 3")
+
+
+class RuntimeContract:
+    """Inherit and give the fixtures ``runtime`` and ``ref``."""
+
+    @pytest.fixture
+    def token(self) -> str:
+        return f"contract-{uuid.uuid4()}"
+
+    async def spec(self, runtime: ContainerRuntime, ref: str, token: str, *command: str) -> ContainerSpec:
+        return ContainerSpec(token=token, image=await runtime.ensure_image(ref), command=command)
+
+    async def test_looks_at_the_engine(self, runtime: ContainerRuntime) -> None:
+        facts = await runtime.check()
+        assert facts.memory_limit
+        assert facts.pids_limit
+        assert facts.cpus >= 1
+
+    async def test_output_exit_status_environment_and_mounts(
+        self, runtime: ContainerRuntime, ref: str, token: str, tmp_path: Path
+    ) -> None:
+        tmp_path.chmod(0o777)
+        printed: dict[int, bytes] = {STDOUT: b"", STDERR: b""}
+
+        def sink(stream: int, data: bytes) -> None:
+            printed[stream] += data
+
+        spec = ContainerSpec(
+            token=token,
+            image=await runtime.ensure_image(ref),
+            command=MIXED,
+            env={"NAME": "value"},
+            mounts=(Mount(tmp_path, "/output"),),
+        )
+        container = await runtime.start(spec, sink)
+        ended = await container.wait()
+        await container.remove()
+        assert (ended.exit_status, ended.out_of_memory) == (3, False)
+        assert printed == {STDOUT: b"out\n", STDERR: b"err\n"}
+        assert (tmp_path / "file").read_text() == "value\n"
+
+    async def test_stops_and_removes_twice_without_complaint(
+        self, runtime: ContainerRuntime, ref: str, token: str
+    ) -> None:
+        container = await runtime.start(await self.spec(runtime, ref, token, "sleep", "600"), lambda *_: None)
+        waiting = asyncio.create_task(container.wait())
+        await container.stop(0)
+        await container.stop(0)
+        assert (await waiting).exit_status != 0
+        await container.remove()
+        await container.remove()
+
+    async def test_waiting_may_be_cancelled_and_begun_again(
+        self, runtime: ContainerRuntime, ref: str, token: str
+    ) -> None:
+        container = await runtime.start(await self.spec(runtime, ref, token, "sleep", "600"), lambda *_: None)
+        waiting = asyncio.create_task(container.wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        again = asyncio.create_task(container.wait())
+        await container.remove()
+        await asyncio.wait({again})
+        again.exception()
+
+    async def test_unknown_image(self, runtime: ContainerRuntime) -> None:
+        with pytest.raises(JobFailure) as caught:
+            await runtime.ensure_image("Not A Name")
+        assert caught.value.problem.code == "image_not_found"
+
+    async def test_unknown_command_leaves_no_container(
+        self, runtime: ContainerRuntime, ref: str, token: str
+    ) -> None:
+        with pytest.raises(JobFailure) as caught:
+            await runtime.start(await self.spec(runtime, ref, token, "no-such-program"), lambda *_: None)
+        assert caught.value.problem.code == "container_start_failed"
+        assert await runtime.remove_leftovers(frozenset) == 0
+
+    async def test_gpus_that_are_not_there(self, runtime: ContainerRuntime, ref: str, token: str) -> None:
+        spec = ContainerSpec(token=token, image=await runtime.ensure_image(ref), gpu=True)
+        with pytest.raises(JobFailure) as caught:
+            await runtime.start(spec, lambda *_: None)
+        assert caught.value.problem.code == "gpu_unavailable"
+
+    async def test_leftovers_are_those_of_nobody_alive(self, runtime: ContainerRuntime, ref: str) -> None:
+        alive, dead = f"contract-{uuid.uuid4()}", f"contract-{uuid.uuid4()}"
+        for token in (alive, dead):
+            await runtime.start(await self.spec(runtime, ref, token, "sleep", "600"), lambda *_: None)
+        assert await runtime.remove_leftovers(lambda: frozenset({alive})) == 1
+        assert await runtime.remove_leftovers(lambda: frozenset({alive})) == 0
+        assert await runtime.remove_leftovers(frozenset) == 1
+
+    async def test_closes_twice_and_opens_again(self, runtime: ContainerRuntime) -> None:
+        await runtime.close()
+        await runtime.close()
+        await runtime.check()
+
+
+async def _mixed(process: FakeProcess) -> int:
+    process.print("out\n", STDOUT)
+    process.print("err\n", STDERR)
+    (process.folder("/output") / "file").write_text(process.spec.env["NAME"] + "\n")
+    return 3
+
+
+class TestFakeRuntime(RuntimeContract):
+    @pytest.fixture
+    def ref(self) -> str:
+        return "image"
+
+    @pytest.fixture
+    def runtime(self) -> Iterator[ContainerRuntime]:
+        yield FakeRuntime(programs={"sh": _mixed})
