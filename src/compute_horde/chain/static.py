@@ -18,9 +18,9 @@ class ChainFileError(ValueError):
 class StaticChain:
     """A :class:`~compute_horde.chain.port.Chain` from a file.
 
-    Keys: ``validators``, ``users``, ``signers`` (lists of ss58 addresses) and ``[[miners]]`` tables with ``hotkey``,
-    ``address`` and ``port``. A change is seen at the next use. A change that cannot be read is logged, and the last
-    good directory stays in force.
+    Keys: ``validators``, ``users``, ``signers`` (lists of ss58 addresses) and ``[[miners]]`` tables with
+    ``hotkey``, ``address`` and ``port``. A change is seen at the next use. A change that cannot be read is
+    logged, and the last good directory stays in force.
     """
 
     def __init__(self, path: Path) -> None:

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -30,10 +29,10 @@ CLIENT_ONLY = frozenset({"run"})
 class LazyCommands(TyperGroup):
     """A group whose commands are imported when they are asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         if cmd_name not in CLIENT_ONLY and importlib.util.find_spec("litestar") is None:

@@ -107,7 +107,8 @@ def executor(
 
 async def _execute(settings: ExecutorSettings, miner_url: str, token: str, startup_s: int, warm: bool) -> None:
     stop = stop_event()
-    one = Executor(settings, DockerRuntime(settings), WebSocketDialer())
+    runtime = DockerRuntime(settings)
+    one = Executor(settings, runtime, WebSocketDialer())
     try:
         job = asyncio.create_task(_one_job(one, miner_url, token, startup_s, warm))
         stopped = asyncio.create_task(stop.wait())
@@ -117,6 +118,7 @@ async def _execute(settings: ExecutorSettings, miner_url: str, token: str, start
         await asyncio.gather(job, stopped, return_exceptions=True)
     finally:
         await one.close()
+        await runtime.close()
 
 
 async def _one_job(one: Executor, miner_url: str, token: str, startup_s: int, warm: bool) -> None:

@@ -18,6 +18,7 @@ from compute_horde.executor.patience import unbroken
 from compute_horde.executor.runtime import ContainerSpec, EngineFacts, Image, Sink
 from compute_horde.executor.settings import ExecutorSettings
 
+_NO_CONNECTION = 900  # aiodocker's own
 _NOT_FOUND = (
     "not found",
     "no such image",
@@ -77,15 +78,14 @@ class DockerRuntime:
                 container = await unbroken(self._create(docker, spec.name, config), _discard)
             except DockerError as error:
                 raise _start_failed(error) from None
-        handle = DockerHandle(container)
-        try:
-            async with self._engine():
+            handle = DockerHandle(container)
+            try:
                 await handle.start(sink)
-        except BaseException as error:
-            await unbroken(handle.remove())
-            if isinstance(error, DockerError):
-                raise _start_failed(error) from None
-            raise
+            except BaseException as error:
+                await unbroken(handle.remove())
+                if isinstance(error, DockerError):
+                    raise _start_failed(error) from None
+                raise
         return handle
 
     async def remove_leftovers(self, alive: Callable[[], frozenset[str]]) -> int:
@@ -121,7 +121,7 @@ class DockerRuntime:
                 if "error" in line:
                     raise _pull_failed(ref, str(line["error"]))
         except DockerError as error:
-            if error.status == 900:
+            if error.status == _NO_CONNECTION:
                 raise
             raise _pull_failed(ref, error.message) from None
         except ValueError:
@@ -194,6 +194,8 @@ def _pull_failed(ref: str, message: str) -> JobFailure:
 
 
 def _start_failed(error: DockerError) -> JobFailure:
+    if error.status == _NO_CONNECTION:
+        return _unavailable(error.message)
     return failure("container_start_failed", f"The container did not start: {error.message[:1000]}")
 
 

@@ -12,7 +12,9 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from compute_horde.executor.disk import tree_bytes
+from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.runtime import Ended, Sink
+from compute_horde.protocol.enums import Stage
 
 _DRAIN_SECONDS = 30
 """How long the rest of the output may take to arrive after the container has ended."""
@@ -34,7 +36,10 @@ class DockerHandle:
         await self._container.start()
 
     async def wait(self) -> Ended:
-        answer = await self._container.wait()
+        try:
+            answer = await self._container.wait()
+        except (DockerError, aiohttp.ClientError) as error:
+            raise _engine_gone(error) from None
         if self._pump is not None:
             await asyncio.wait({self._pump}, timeout=_DRAIN_SECONDS)
         status = int(answer["StatusCode"])
@@ -57,7 +62,9 @@ class DockerHandle:
             await self._container.delete(force=True, v=True)
         except DockerError as error:
             if error.status not in (404, 409):
-                raise
+                raise _engine_gone(error) from None
+        except aiohttp.ClientError as error:
+            raise _engine_gone(error) from None
         finally:
             await self._close_stream()
 
@@ -71,6 +78,11 @@ class DockerHandle:
             await asyncio.wait({self._pump})
         elif self._stream is not None:
             await _close(self._stream)
+
+
+def _engine_gone(error: Exception) -> JobFailure:
+    text = f"The executor's container engine failed ({type(error).__name__})."
+    return failure("engine_unavailable", text, stage=Stage.EXECUTION)
 
 
 async def _pump(stream: Stream, sink: Sink) -> None:

@@ -22,7 +22,7 @@ from compute_horde.protocol.validator_miner import V0JobRequest
 
 STOP_GRACE_SECONDS = 1
 START_SECONDS = 60
-_GONE_SECONDS = 30
+_GONE_SECONDS = 60
 
 
 class Execution:
@@ -45,7 +45,7 @@ class Execution:
             return self._log.stderr if self._log else None
         text = self._log.stderr
         line_end = "\n" if text and not text.endswith("\n") else ""
-        return f"{text}{line_end}The execution time limit of {self._limit:g} s stopped the job.\n"
+        return f"{text}{line_end}The execution time limit of {round(self._limit, 1):g} s stopped the job.\n"
 
     async def run(self, job: V0JobRequest, image: Image, limit_s: float) -> None:
         """Return when the container has ended well, or was stopped by its time limit.
@@ -68,7 +68,7 @@ class Execution:
     def blame_limit(self, failed: JobFailure) -> JobFailure:
         """A missing output of a job that was stopped is the doing of its time limit (G55)."""
         if self.timed_out and failed.problem.code == "output_missing":
-            text = f"The execution time limit of {self._limit:g} s stopped the job before it wrote its output."
+            text = f"The execution time limit of {round(self._limit, 1):g} s came before the job wrote its output."
             return failure("execution_timeout", text, exit_status=self.exit_status)
         return failed
 

@@ -27,7 +27,7 @@ LAST = (V0JobFinishedRequest, V0JobFailedRequest, V0HordeFailedRequest)
 TIMING = ExecutorTiming(allowed_leeway=5, download_time_limit=20, execution_time_limit=20, upload_time_limit=20)
 
 
-def initial_request(job_uuid: str, **fields: Any) -> V0InitialJobRequest:
+def initial_request(job_uuid: str, /, **fields: Any) -> V0InitialJobRequest:
     """An initial request with limits that no ordinary job meets."""
     executor_class = ExecutorClass.always_on__test
     receipt = JobStartedPayload(
@@ -50,7 +50,7 @@ def initial_request(job_uuid: str, **fields: Any) -> V0InitialJobRequest:
     return V0InitialJobRequest(**{**defaults, **fields})
 
 
-def job_request(job_uuid: str, **fields: Any) -> V0JobRequest:
+def job_request(job_uuid: str, /, **fields: Any) -> V0JobRequest:
     """The request that follows."""
     defaults = {
         "job_uuid": job_uuid,

@@ -43,7 +43,7 @@ class JobFolders:
     def create(self) -> None:
         """:raises BlockingIOError: another process runs this very job."""
         self.root.mkdir(mode=0o700, exist_ok=True)
-        self._lock = _lock(self.root / "lock")
+        self._lock = _lock(self.root / "lock", os.O_CREAT)
         for name in PRIVATE:
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         for name in SHARED:
@@ -77,8 +77,8 @@ class JobFolders:
             self._lock = -1
 
 
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _lock(path: Path, flags: int = 0) -> int:
+    descriptor = os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,8 +1,10 @@
 """Volumes from the Hugging Face hub, at any depth alike (G59)."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
+import httpx
 from pydantic import SecretStr
 
 from compute_horde.executor.confined import remove_tree
@@ -34,6 +36,7 @@ def _snapshot(volume: HuggingfaceVolume, folder: Path, token: str | None) -> Non
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415 - optional, and slow to import
         from huggingface_hub.errors import (  # noqa: PLC0415
+            LocalEntryNotFoundError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
@@ -49,7 +52,11 @@ def _snapshot(volume: HuggingfaceVolume, folder: Path, token: str | None) -> Non
             token=token or False,
             local_dir=folder,
         )
+    except (LocalEntryNotFoundError, httpx.HTTPError) as error:
+        raise ConnectionError(type(error).__name__) from None
     except (RepositoryNotFoundError, RevisionNotFoundError, ValueError) as error:
         text = f"The hub has no {volume.repo_id!r} as described ({type(error).__name__})."
         raise failure("volume_invalid", text) from None
-    remove_tree(folder / ".cache")
+    remove_tree(folder / ".cache/huggingface")
+    with contextlib.suppress(OSError):
+        (folder / ".cache").rmdir()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator
 
 import structlog
@@ -72,8 +73,10 @@ class JobRun:
         except (LinkLost, asyncio.CancelledError):
             raise
         except Exception as error:
-            log.exception("the executor failed the job", job_uuid=self._job_uuid)
             kind = type(error).__name__
+            # Where, but not the exception's text: it may quote a URL or a value of env.
+            where = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+            log.error("the executor failed the job", job_uuid=self._job_uuid, kind=kind, where=where)
             text = f"The executor failed unexpectedly ({kind})."
             return self._failed(JobFailure(problem("internal_error", text, self._stage, exception_type=kind)))
 

@@ -46,10 +46,13 @@ class StreamLog:
     def _write(self, data: bytes) -> None:
         if self._room <= 0 or self._file.closed:
             return
-        self._file.write(data[: self._room])
-        self._room -= len(data)
-        if self._room < 0:
-            self._file.write(f"\n[cut off here: a job may print {self._cap} bytes]\n".encode())
+        try:
+            self._file.write(data[: self._room])
+            self._room -= len(data)
+            if self._room < 0:
+                self._file.write(f"\n[cut off here: a job may print {self._cap} bytes]\n".encode())
+        except OSError:  # a full disk must not stop the job's output from being read
+            self._room = 0
 
 
 class JobLog:

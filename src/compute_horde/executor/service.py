@@ -86,12 +86,14 @@ class Executor:
         await asyncio.wait({preparing})
         try:
             await job.execution.close()
+        except JobFailure as error:
+            log.error("a job's container could not be removed; the next start will", why=str(error))
+        try:
             await asyncio.to_thread(folders.remove)
-        except (JobFailure, OSError) as error:
-            log.error("a job's container or folder could not be removed", why=str(error))
-        finally:
-            await delivery
-            await link.close()
+        except OSError as error:
+            log.error("a job's folder could not be removed", why=error.strerror)
+        await delivery
+        await link.close()
 
 
 async def _while_linked(link: MinerLink, work: Coroutine[Any, Any, Message]) -> Message:

@@ -45,7 +45,7 @@ class ExecutorSettings(ServiceSettings):
     registry_username: str | None = None
     registry_password: SecretStr | None = None
     runsc: Literal["auto", "require", "off"] = Field(default="auto", description="Run jobs under gVisor")
-    no_gpu: bool = Field(default=True, description="Refuse jobs that ask for GPUs")
+    no_gpu: bool = Field(default=False, description="Refuse jobs that ask for GPUs")
 
     @property
     def folder(self) -> Path:

@@ -87,7 +87,10 @@ def admit_job(body: Mapping[str, Any], signature: Signature, rules: SignatureRul
 
 
 def job_message(uuid: str, request: JobRequest, signature: Signature, body: Mapping[str, Any]) -> V2JobRequest:
-    """What the validator is sent. :raises ApiError: 400 where it would not find the user's signature valid (3.4)."""
+    """What the validator is sent.
+
+    :raises ApiError: 400 where it would not find the user's signature valid (section 3.4).
+    """
     streaming = request.streaming_details
     message = V2JobRequest(
         signature=signature,

@@ -35,7 +35,7 @@ def signature_invalid(error: InvalidSignature | str) -> ApiError:
 
 
 def invalid_fields(error: ValidationError) -> ApiError:
-    """400 with one list of messages per field; list fields nest by index, volumes and uploads give error objects."""
+    """400 with a list of messages per field; lists nest by index, volumes and uploads give error objects."""
     body: dict[str, Any] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         field = str(item["loc"][0]) if item["loc"] else "non_field_errors"

@@ -1,6 +1,7 @@
 """What the HTTP edges share: reading requests, writing answers, and errors as JSON."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -22,10 +23,10 @@ Desk = NamedDependency[Facilitator]
 LoggedIn = NamedDependency[Session]
 
 
-def answer(content: Message | Any, status: int = HTTP_200_OK, headers: dict[str, str] | None = None) -> Response[bytes]:
+def answer(content: Any, status: int = HTTP_200_OK, headers: Mapping[str, str] | None = None) -> Response[bytes]:
     """JSON, from a message or from plain data."""
     text = content.to_frame() if isinstance(content, Message) else json.dumps(content)
-    return Response(text.encode(), status_code=status, media_type=JSON, headers=headers or {})
+    return Response(text.encode(), status_code=status, media_type=JSON, headers=dict(headers or {}))
 
 
 async def json_body(request: AnyRequest) -> dict[str, Any]:

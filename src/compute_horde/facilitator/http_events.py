@@ -29,15 +29,11 @@ async def events(request: AnyRequest, desk: Desk, session: LoggedIn) -> Stream:
 
 
 def _position(request: AnyRequest) -> int | None:
-    for name, text in (("Last-Event-ID", request.headers.get("last-event-id")), ("after", _query(request, "after"))):
+    asked = {"Last-Event-ID": request.headers.get("last-event-id"), "after": request.query_params.get("after")}
+    for name, text in asked.items():
         if text:
-            number = whole_number(text)
+            number = whole_number(str(text))
             if number is None or number > MAX_POSITION:
                 raise ApiError(400, {name: ["A valid integer is required."]})
             return number
     return None
-
-
-def _query(request: AnyRequest, name: str) -> str | None:
-    value = request.query_params.get(name)
-    return None if value is None else str(value)

@@ -1,8 +1,6 @@
 """A stored job as the client sees it (sections 2.6 and 2.7). Pure."""
 
-from sqlalchemy import RowMapping
-
-from compute_horde.facilitator.store import StoredJob
+from compute_horde.facilitator.store import Row, StoredJob
 from compute_horde.facilitator.tables import moment
 from compute_horde.protocol.compat.labels import LABELS
 from compute_horde.protocol.details import StatusMetadata, StreamingServerDetails
@@ -36,7 +34,7 @@ def job_view(stored: StoredJob) -> Job:
     )
 
 
-def status_entry(row: RowMapping) -> StatusEntry:
+def status_entry(row: Row) -> StatusEntry:
     return StatusEntry(
         status=JobStatus(row["status"]),
         metadata=StatusMetadata.model_validate_json(row["metadata"]),
@@ -44,7 +42,7 @@ def status_entry(row: RowMapping) -> StatusEntry:
     )
 
 
-def job_event(row: RowMapping) -> JobEvent:
+def job_event(row: Row) -> JobEvent:
     return JobEvent(job_uuid=row["job_uuid"], entry=status_entry(row))
 
 

@@ -56,7 +56,9 @@ class Jobs:
         self._store, self._links, self._bus = store, links, bus
         self._now, self._margin, self._on_deadline = now, margin_s, on_deadline
 
-    async def create(self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules) -> StoredJob:
+    async def create(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules
+    ) -> StoredJob:
         """Check, store, push. The same signature again gives the same job: a retry is harmless.
 
         :raises ApiError: 400.
@@ -132,8 +134,11 @@ class Jobs:
         return Response(status="success")
 
     async def hand_over(self, link: Link) -> None:
-        """Give a new connection every job that its validator has not confirmed."""
-        for job_uuid, frame in await self._store.waiting(link.hotkey):
+        """Give a new connection every job that its validator has not confirmed, unless a newer one came since."""
+        waiting = await self._store.waiting(link.hotkey)
+        if self._links.usable(link.hotkey, self._now()) is not link:
+            return
+        for job_uuid, frame in waiting:
             if len(frame.encode()) <= link.max_frame_bytes:
                 link.push_job(job_uuid, frame)
             else:
@@ -143,15 +148,11 @@ class Jobs:
 def _undeliverable(link: Link | None, size: int) -> ApiError:
     if link is None:
         return ApiError(400, NO_VALIDATOR)
-    return ApiError(
-        400,
-        {
-            "non_field_errors": [
-                f"The job's message has {size} bytes, but its validator takes at most {link.max_frame_bytes}; "
-                "move large inline volumes to a URL."
-            ]
-        },
+    why = (
+        f"The job's message has {size} bytes, but its validator takes at most {link.max_frame_bytes}; "
+        "move large inline volumes to a URL."
     )
+    return ApiError(400, {"non_field_errors": [why]})
 
 
 def _not_found(job_uuid: str) -> Response:

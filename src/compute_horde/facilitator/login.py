@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from compute_horde.chain.keys import public_key_of
 from compute_horde.chain.port import Chain
 from compute_horde.facilitator.errors import ApiError, unauthorized
 from compute_horde.facilitator.records import SpentNonces
@@ -44,6 +45,7 @@ class Login:
         hotkey, signature, nonce = (_text(body, name) for name in ("hotkey", "signature", "nonce"))
         now = self._now()
         expires = self._expiry(nonce, now)
+        _check_address(hotkey)
         if not self._verifier(hotkey, nonce.encode("utf-8", "surrogatepass"), _signature(signature)):
             raise ApiError(401, {"error": "Invalid signature"})
         if not await self._spent.spend(nonce, expires, now):
@@ -84,6 +86,13 @@ def _text(body: Mapping[str, Any], name: str) -> str:
     if not value or not isinstance(value, str):
         raise _refused(f"Missing {name}")
     return value
+
+
+def _check_address(hotkey: str) -> None:
+    try:
+        public_key_of(hotkey)
+    except ValueError:
+        raise _refused(EXPIRED) from None
 
 
 def _signature(text: str) -> bytes:

@@ -65,7 +65,8 @@ _HAND_WRITTEN: dict[str, Any] = {
 
 
 def _schemas() -> dict[str, Any]:
-    modes: list[Any] = [(model, "validation") for model in _SENT] + [(model, "serialization") for model in _ANSWERED]
+    modes: list[Any] = [(model, "validation") for model in _SENT]
+    modes += [(model, "serialization") for model in _ANSWERED]
     _, made = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     return {**made["$defs"], **_HAND_WRITTEN}
 

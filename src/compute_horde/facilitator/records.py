@@ -107,6 +107,4 @@ class Feedbacks:
             row: RowMapping | None = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             return None
-        return Feedback(
-            result_correctness=row["result_correctness"], expected_duration=row["expected_duration"]
-        )
+        return Feedback(result_correctness=row["result_correctness"], expected_duration=row["expected_duration"])

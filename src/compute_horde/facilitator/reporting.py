@@ -46,8 +46,11 @@ class CheatReports:
             self._push(link, report.job_uuid, message.to_frame())
 
     async def hand_over(self, link: Link) -> None:
-        """Give a new connection every report that could not be sent before."""
-        for job_uuid, frame in await self._reports.waiting(link.hotkey):
+        """Give a new connection every report that could not be sent before, unless a newer one came since."""
+        waiting = await self._reports.waiting(link.hotkey)
+        if self._links.usable(link.hotkey, self._now()) is not link:
+            return
+        for job_uuid, frame in waiting:
             self._push(link, job_uuid, frame)
 
     def _push(self, link: Link, job_uuid: str, frame: str) -> None:

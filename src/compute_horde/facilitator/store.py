@@ -1,8 +1,10 @@
 """Jobs and their history in the database: one short transaction per event."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import RowMapping, and_, func, insert, select, update
+from sqlalchemy import and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +14,8 @@ from compute_horde.protocol.enums import Participant
 from compute_horde.storage.database import Database
 
 NO_METADATA = "{}"
+Row = Mapping[Any, Any]
+"""Columns by name."""
 
 
 class UnknownJob(LookupError):  # noqa: N818 - the domain's word
@@ -28,8 +32,8 @@ class NewJob:
     signature: str
     tag: str
     on_trusted_miner: bool
-    request: str
-    frame: str
+    request: str = field(repr=False)  # may hold secrets, as the frame may
+    frame: str = field(repr=False)
     budget_s: float
 
 
@@ -37,8 +41,8 @@ class NewJob:
 class StoredJob:
     """A job's row with its history, oldest entry first."""
 
-    row: RowMapping
-    history: tuple[RowMapping, ...]
+    row: Row
+    history: tuple[Row, ...]
 
 
 class JobStore:
@@ -59,11 +63,11 @@ class JobStore:
         first = _status(job.uuid, job.user, JobState.SENT, NO_METADATA, now_us)
         try:
             async with self._database.begin() as connection:
-                row = (await connection.execute(insert(jobs).values(values).returning(*jobs.c))).mappings().one()
-                entry = (await connection.execute(insert(statuses).values(first).returning(*statuses.c))).mappings()
-                return StoredJob(row, (entry.one(),))
+                await connection.execute(insert(jobs).values(values))
+                await connection.execute(insert(statuses).values(first))
         except IntegrityError:
             return None
+        return StoredJob(values, (first,))
 
     async def by_signature(self, signature: str) -> StoredJob | None:
         async with self._database.begin() as connection:
@@ -148,7 +152,7 @@ class JobStore:
         async with self._database.begin() as connection:
             return (await connection.execute(select(func.max(statuses.c.id)))).scalar_one() or 0
 
-    async def events_after(self, user: str, after: int, limit: int) -> list[RowMapping]:
+    async def events_after(self, user: str, after: int, limit: int) -> list[Row]:
         """The user's next status entries behind position ``after``, in order."""
         query = select(statuses).where(statuses.c.user == user, statuses.c.id > after)
         async with self._database.begin() as connection:
@@ -167,9 +171,9 @@ def _status(uuid: str, user: str, state: JobState, metadata: str, now_us: int) -
     return {"job_uuid": uuid, "user": user, "status": state.value, "metadata": metadata, "created_us": now_us}
 
 
-async def _with_history(connection: AsyncConnection, rows: list[RowMapping]) -> list[StoredJob]:
+async def _with_history(connection: AsyncConnection, rows: list[Row]) -> list[StoredJob]:
     query = select(statuses).where(statuses.c.job_uuid.in_([row["uuid"] for row in rows])).order_by(statuses.c.id)
-    history: dict[str, list[RowMapping]] = {}
+    history: dict[str, list[Row]] = {}
     for entry in (await connection.execute(query)).mappings():
         history.setdefault(entry["job_uuid"], []).append(entry)
     return [StoredJob(row, tuple(history[row["uuid"]])) for row in rows]

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
 import structlog
@@ -106,6 +106,8 @@ class ValidatorSession:
             pass
         except Exception:
             log.exception("a validator's connection failed")
+            self._forget()
+            await self._flush(writer)
             await self._channel.close(1011, "internal error")
         finally:
             self._forget()
@@ -130,7 +132,7 @@ class ValidatorSession:
             while (item := await self._outbox.get()) is not None:
                 await self._channel.send(item.frame)
                 if item.sent:
-                    await item.sent()
+                    await _confirm(item.sent)
 
     async def _flush(self, writer: "asyncio.Task[None]") -> None:
         self._outbox.put_nowait(None)
@@ -194,6 +196,13 @@ class ValidatorSession:
             refused = Response.error("auth.signature_invalid", "The signature is not valid")
             raise Disconnect(CLOSE_SIGNATURE_INVALID, refused)
         return hotkey
+
+
+async def _confirm(sent: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await sent()
+    except Exception:
+        log.exception("a delivery could not be noted; it is repeated at the next connection")
 
 
 def _frame_limit(headers: Mapping[str, str]) -> int:

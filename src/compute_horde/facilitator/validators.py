@@ -15,7 +15,7 @@ REAP_SECONDS = 600
 class Outgoing:
     """A frame for the validator; ``sent`` is called once it has been handed to the network."""
 
-    frame: str
+    frame: str = field(repr=False)  # may hold secrets
     sent: Callable[[], Awaitable[None]] | None = None
 
 

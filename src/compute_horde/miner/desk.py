@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, Message
 from compute_horde.protocol.enums import Participant
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.validator_miner import V0JobFailedRequest
+from compute_horde.transport.channel import Channel
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Desk:
         self.tokens: dict[str, Job] = {}
         self._connections: dict[str, list[Connection]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sessions: dict[asyncio.Task[Any], Channel] = {}
         self._stopped = False
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -49,13 +51,44 @@ class Desk:
             log.exception("a task of the miner failed")
 
     async def stop(self) -> None:
-        """End every timer and task. Jobs stay as they are stored."""
-        self._stopped = True
-        for job in self.jobs.values():
+        """Give up the jobs whose executors are about to be killed, and tell their validators; nothing begins any
+        more. Jobs whose executors live elsewhere stay as they are stored.
+        """
+        for job in list(self.jobs.values()):
+            if job.watched and not job.ended:
+                await self.fail(job, problem("executor_disconnected", "The miner was stopped"))
             job.finish(0)
-        for task in list(self._tasks):
+            if job.channel is not None:
+                self.spawn(job.channel.close(1001, "the miner is stopping"))
+        self._stopped = True
+        for connection in [one for several in self._connections.values() for one in several]:
+            connection.finish()
+
+    async def drain(self, limit_s: float = 1) -> None:
+        """Let tasks and sessions end, so that none is in the middle of a transaction; then end them."""
+        await self._wait(limit_s)
+        for channel in list(self._sessions.values()):
+            await channel.close(1001, "the miner is stopping")
+        await self._wait(limit_s)
+        late = list(self._tasks)
+        for task in late:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _wait(self, limit_s: float) -> None:
+        if waited := {*self._tasks, *self._sessions}:
+            await asyncio.wait(waited, timeout=limit_s)
+
+    @contextlib.contextmanager
+    def session(self, channel: Channel) -> Iterator[None]:
+        """For the length of a session: :meth:`drain` closes its channel and waits for its end."""
+        if (task := asyncio.current_task()) is None:
+            raise RuntimeError("a session runs in a task")
+        self._sessions[task] = channel
+        try:
+            yield
+        finally:
+            del self._sessions[task]
 
     # jobs
 
@@ -103,8 +136,8 @@ class Desk:
                 return False
             job.move(state)
             job.seen.add(wrapped.type)
-            if job.connection is not None:
-                job.connection.post(wrapped.frame)
+            for connection in job.listeners:
+                connection.post(wrapped.frame)
         return True
 
     async def fail(self, job: Job, found: Problem, by: Participant = Participant.MINER) -> None:
@@ -141,34 +174,49 @@ class Desk:
     # validators' connections
 
     async def attach_all(self, connection: Connection) -> None:
-        """A validator (re)connected: its pending jobs nobody else looks after are re-sent here (G47)."""
+        """A validator (re)connected: of its pending jobs, those that no connection claims are re-sent here (G47).
+
+        Validators of the existing network open one connection a job and reconnect without saying for which: such
+        a job is told to all of them, and they ignore what is not theirs (section 6.4).
+        """
         self._connections.setdefault(connection.validator, []).append(connection)
         for row in await self.store.pending(connection.validator):
             job = self.jobs.get(row.job_uuid) or self.add(Job(row))
-            if not (job.claimed and job.connection and job.connection.alive):
+            if not (job.claimed and any(listener.alive for listener in job.listeners)):
                 await self.attach(job, connection)
 
-    async def attach(self, job: Job, connection: Connection, *, claim: bool = False) -> None:
-        """Send the job's messages from now on here, after all of those so far, in order."""
+    async def attach(self, job: Job, connection: Connection, *, claim: bool = False, again: bool = False) -> None:
+        """Send the job's messages here from now on, after all of those so far, in order.
+
+        ``claim``: only here. ``again``: re-send those so far even where the job is attached already.
+        """
         async with job.outbox:
             if not connection.alive:
                 return
-            for message in await self.store.messages(job.uuid):
-                connection.post(message.frame)
-            job.connection, job.claimed = connection, claim
+            if again or connection not in job.listeners:
+                for message in await self.store.messages(job.uuid):
+                    connection.post(message.frame)
+            job.listeners.add(connection)
+            if claim:
+                job.listeners, job.claimed = {connection}, True
 
     async def detach(self, connection: Connection) -> None:
-        """A connection ended: its jobs go to the validator's newest one, or wait."""
+        """A connection ended: its jobs go to the validator's other ones, or wait."""
         others = self._connections.get(connection.validator, [])
         with contextlib.suppress(ValueError):
             others.remove(connection)
         if not others:
             self._connections.pop(connection.validator, None)
-        for job in [job for job in self.jobs.values() if job.connection is connection]:
-            job.connection, job.claimed = None, False
-            newest = next((other for other in reversed(others) if other.alive), None)
-            if newest is not None:
-                await self.attach(job, newest)
+        for job in [job for job in self.jobs.values() if connection in job.listeners]:
+            job.listeners.discard(connection)
+            if not job.listeners:
+                job.claimed = False
+                await self._offer(job, others)
+
+    async def _offer(self, job: Job, connections: list[Connection]) -> None:
+        for connection in list(connections):
+            if not job.acknowledged and not self._stopped:
+                await self.attach(job, connection)
 
     # restart and housekeeping
 

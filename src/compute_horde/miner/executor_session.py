@@ -40,6 +40,10 @@ class ExecutorDoor:
 
     async def serve(self, channel: Channel, token: str) -> None:
         """Speak with an executor until either side closes."""
+        with self._desk.session(channel):
+            await self._serve(channel, token)
+
+    async def _serve(self, channel: Channel, token: str) -> None:
         job = self._desk.tokens.get(token)
         if job is None or job.ended:
             await self._turn_away(channel, token, job)

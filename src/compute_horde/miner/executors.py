@@ -1,6 +1,8 @@
 """Executors at work: launched for a job, connected, lost, back again, gone (sections 7.1 to 7.3)."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -8,7 +10,7 @@ from compute_horde.lifecycle.failures import problem
 from compute_horde.lifecycle.states import JobState
 from compute_horde.miner.desk import Desk
 from compute_horde.miner.job import Job
-from compute_horde.miner.launcher import ExecutorLauncher
+from compute_horde.miner.launcher import ExecutorLauncher, LaunchedExecutor
 from compute_horde.miner.pool import until_ended
 from compute_horde.transport.channel import Channel, ChannelClosed
 
@@ -23,14 +25,14 @@ class Executors:
         self._limits = desk.settings
 
     def start(self, job: Job) -> None:
-        """Launch an executor for an accepted job; its place is free again when the executor has ended."""
+        """Launch an executor for an accepted job; its place is lent on when the job is over."""
         job.watched = True
         self._desk.spawn(self._run(job))
 
     async def _run(self, job: Job) -> None:
         try:
-            executor = await self._launcher.launch(job.row.token, job.row.executor_class, self._miner_url())
-            await until_ended(executor, job.over)
+            if executor := await self._launch(job):
+                await until_ended(executor, job.over)
         except Exception as error:
             log.error("executor not started", job_uuid=job.uuid, error=str(error))
             found = problem("executor_spinup_failed", f"The miner could not start an executor: {error}")
@@ -39,6 +41,17 @@ class Executors:
             if job.slot is not None:
                 job.slot.release()
         await self._gone(job)
+
+    async def _launch(self, job: Job) -> LaunchedExecutor | None:
+        """None: the job was over before its executor was there."""
+        row = job.row
+        launching = asyncio.ensure_future(self._launcher.launch(row.token, row.executor_class, self._miner_url()))
+        either: set[asyncio.Future[Any]] = {launching, job.over}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return launching.result() if launching.done() else None
+        finally:
+            launching.cancel()
 
     async def _gone(self, job: Job) -> None:
         """The launcher says that the executor has ended. What it has sent is read to the end first."""

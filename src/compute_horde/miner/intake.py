@@ -1,6 +1,7 @@
 """What a validator asks of the miner about jobs: accepted or declined, answered or refused (section 6.6)."""
 
 import asyncio
+import re
 import uuid
 
 import structlog
@@ -17,6 +18,7 @@ from compute_horde.miner.pool import ClassNotOffered, Pool, Slot
 from compute_horde.miner.receipts import Payload, ReceiptBook, receipt_problem
 from compute_horde.miner.store import Also, JobRow
 from compute_horde.protocol.miner_executor import executor_token
+from compute_horde.protocol.receipts import UUID_PATTERN
 from compute_horde.protocol.signing import Verifier
 from compute_horde.protocol.validator_miner import (
     V0AcceptJobRequest,
@@ -29,6 +31,8 @@ from compute_horde.protocol.validator_miner import (
 )
 
 log = structlog.get_logger(__name__)
+
+_UUID = re.compile(UUID_PATTERN)
 
 
 class Refused(Exception):  # noqa: N818 - the domain's word
@@ -46,11 +50,16 @@ class Intake:
         self._one_at_a_time = asyncio.Lock()
 
     async def initial(self, message: V0InitialJobRequest, frame: str, connection: Connection) -> None:
-        """Accept or decline; a job that is already here is re-attached and its messages re-sent."""
+        """Accept or decline; a job that is already here is re-attached and its messages re-sent.
+
+        :raises Refused: the job is another validator's, or its name is no UUID.
+        """
+        if not _UUID.fullmatch(message.job_uuid):
+            raise Refused("job_uuid is not a lower-case UUID")
         async with self._one_at_a_time:
             if (job := await self._desk.find(message.job_uuid)) is not None:
                 self._check_owner(job, connection)
-                await self._desk.attach(job, connection, claim=True)
+                await self._desk.attach(job, connection, claim=True, again=True)
                 return
             decline = self._problem(message, frame, connection.validator) or await self._take(message, connection)
         if decline is not None:
@@ -110,7 +119,7 @@ class Intake:
         accepted = envelope(V0AcceptJobRequest(job_uuid=message.job_uuid))
         started = self._entry(message.job_started_receipt_payload, message.job_started_receipt_signature)
         await self._desk.store.accept(row, accepted, started)
-        job = self._desk.add(Job(row, seen={accepted.type}, connection=connection, claimed=True, slot=slot))
+        job = self._desk.add(Job(row, seen={accepted.type}, listeners={connection}, claimed=True, slot=slot))
         connection.post(accepted.frame)
         self._executors.start(job)
         self._executors.arm(job, limits.readiness(message.executor_class))
@@ -126,8 +135,7 @@ class Intake:
             raise Refused(f"Executor class of V0JobRequest differs from the accepted one for {job.uuid}")
         if message.volume is not None and initial.volume is not None:
             raise Refused(f"Received job volume twice for {job.uuid}")
-        if job.connection is not connection:
-            await self._desk.attach(job, connection, claim=True)
+        await self._desk.attach(job, connection, claim=True)
         if job.ended or job.requested:
             return
         job.requested = True

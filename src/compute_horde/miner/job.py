@@ -19,7 +19,8 @@ SINGLE_TIMEOUT_SECONDS = 300
 
 @dataclass(eq=False)
 class Job:
-    """``row`` is replaced, never changed. ``claimed``: its connection spoke of this very job.
+    """``row`` is replaced, never changed. ``listeners``: who hears of the job; one connection once it is
+    ``claimed``, which is when the validator spoke of this very job there, otherwise all of its validator's.
     ``requested``: the validator's job request has come. ``watched``: a launched executor's end is waited for.
 
     ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
@@ -27,7 +28,7 @@ class Job:
 
     row: JobRow
     seen: set[str] = field(default_factory=set)
-    connection: Connection | None = None
+    listeners: set[Connection] = field(default_factory=set)
     claimed: bool = False
     channel: Channel | None = None
     slot: Slot | None = None
@@ -61,13 +62,20 @@ class Job:
             timer.cancel()
 
     def finish(self, tidy_up_s: float) -> None:
-        """The job is over: no timer rings any more, its executor may tidy up, its place is given back."""
+        """The job is over: no timer rings any more, its executor may tidy up.
+
+        Its place is lent on meanwhile; that of an executor which is to be killed only when it has ended.
+        """
         for name in list(self._timers):
             self.disarm(name)
         if not self.over.done():
             self.over.set_result(tidy_up_s)
-        if self.slot is not None and not self.watched:
+        if self.slot is None:
+            return
+        if not self.watched:
             self.slot.release()
+        elif tidy_up_s > 0:
+            self.slot.job_over()
 
 
 def envelope(message: Message) -> Envelope:

@@ -70,9 +70,13 @@ class FakeExecutor:
 
 @dataclass
 class FakeLauncher:
-    """An :class:`ExecutorLauncher` that starts nothing and remembers everything. ``broken``: launches fail."""
+    """An :class:`ExecutorLauncher` that starts nothing and remembers everything.
+
+    ``broken``: launches fail. ``slow``: they never return.
+    """
 
     broken: bool = False
+    slow: bool = False
     warmed: dict[ExecutorClass, int] = field(default_factory=dict)
     launched: list[FakeExecutor] = field(default_factory=list)
     closed: bool = False
@@ -83,6 +87,8 @@ class FakeLauncher:
     async def launch(self, token: str, executor_class: ExecutorClass, miner_url: str) -> LaunchedExecutor:
         if self.broken:
             raise LaunchFailed("the fake launcher is broken")
+        if self.slow:
+            await asyncio.Event().wait()
         executor = FakeExecutor(token, executor_class, miner_url)
         self.launched.append(executor)
         return executor

@@ -20,15 +20,25 @@ class ClassNotOffered(LookupError):  # noqa: N818 - the domain's word
 
 
 class Slot:
-    """One executor's place. Releasing it twice is fine."""
+    """One executor's place: taken while its job runs, then lent on while the executor tidies up after it."""
 
     def __init__(self, pool: "Pool", executor_class: ExecutorClass) -> None:
         self._pool: Pool | None = pool
         self.executor_class = executor_class
+        self._tidying = False
+
+    def job_over(self) -> None:
+        """The job's container has ended: the place may be reserved again, though the executor still tidies up."""
+        if self._pool is not None and not self._tidying:
+            self._tidying = True
+            self._pool.taken[self.executor_class] -= 1
+            self._pool.tidying[self.executor_class] += 1
 
     def release(self) -> None:
+        """The executor has ended. Releasing twice is fine."""
         if self._pool is not None:
-            self._pool.taken[self.executor_class] -= 1
+            counter = self._pool.tidying if self._tidying else self._pool.taken
+            counter[self.executor_class] -= 1
             self._pool = None
 
 
@@ -38,13 +48,19 @@ class Pool:
     def __init__(self, capacity: Mapping[ExecutorClass, int]) -> None:
         self.capacity = dict(capacity)
         self.taken: Counter[ExecutorClass] = Counter()
+        self.tidying: Counter[ExecutorClass] = Counter()
 
     def manifest(self) -> dict[ExecutorClass, int]:
         """How many executors of each class there are, busy ones included (section 6.4)."""
         return {executor_class: count for executor_class, count in self.capacity.items() if count > 0}
 
     def free(self, executor_class: ExecutorClass) -> int:
-        return max(0, self.capacity.get(executor_class, 0) - self.taken[executor_class])
+        """Places that can be reserved now. Executors that tidy up cost none, up to as many as there are places:
+        past that they are not tidying but stuck.
+        """
+        capacity = self.capacity.get(executor_class, 0)
+        stuck = max(0, self.tidying[executor_class] - capacity)
+        return max(0, capacity - self.taken[executor_class] - stuck)
 
     def reserve(self, executor_class: ExecutorClass) -> Slot | None:
         """A place, or None when all are taken. :raises ClassNotOffered: there are none of this class."""

@@ -52,9 +52,7 @@ class MinerService:
         verifier: Verifier = keys.verify,
         clock: Clock = time.time,
     ) -> None:
-        """:raises ConfigurationError: there is no hotkey, and the miner is not a trusted one.
-        :raises OSError: the address cannot be listened on.
-        """
+        """:raises ConfigurationError: there is no hotkey, and the miner is not a trusted one."""
         self._settings, self._launcher, self._clock = settings, launcher, clock
         self._database = Database(settings.database_url)
         self._store = JobStore(self._database, clock)
@@ -98,19 +96,30 @@ class MinerService:
         return self._settings.executor_address or self.url
 
     async def start(self) -> None:
-        """Migrate, pick up what was under way, listen, warm the executors."""
-        await self.open()
+        """Migrate, pick up what was under way, listen, warm the executors.
+
+        :raises OSError: the address cannot be listened on.
+        """
+        try:
+            await self.open()
+            await self._listen()
+            for executor_class, count in self.pool.manifest().items():
+                await self._launcher.warm(executor_class, min(count, self._settings.warm))
+        except BaseException:
+            await self.stop()
+            raise
+        self._ready = True
+        log.info("miner started", url=self.url, manifest=self.pool.manifest())
+
+    async def _listen(self) -> None:
         app = make_app(self.validators, self.executors, self.book, self._is_ready)
         self._server = Server(app, self._settings.host, self._settings.port)
         await self._server.start()
-        for executor_class, count in self.pool.manifest().items():
-            await self._launcher.warm(executor_class, min(count, self._settings.warm))
-        self._ready = True
-        log.info("miner started", url=self.url, manifest=self.pool.manifest())
 
     async def open(self) -> None:
         """The part of :meth:`start` that needs no socket."""
         await migrate(self._database, "miner")
+        await self._tidy()
         for job in await self._desk.restore():
             self._pick_up(job)
         self._housekeeping = asyncio.create_task(self._keep_house())
@@ -126,12 +135,14 @@ class MinerService:
             self._executors.ready(job)
 
     async def stop(self) -> None:
-        """Stop listening, end the executors, close the database. Jobs stay as stored; stopping twice is fine."""
+        """Give up jobs under way, end the executors, stop listening, close the database. Twice is fine."""
         self._ready = False
         if self._housekeeping is not None:
             self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
         await self._desk.stop()
         await self._launcher.close()
+        await self._desk.drain()
         if self._server is not None:
             await self._server.stop()
         await self._database.close()
@@ -148,11 +159,15 @@ class MinerService:
 
     async def _keep_house(self) -> None:
         while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
-                await self._store.purge(self._clock() - RETENTION_SECONDS)
-                if self.book is not None:
-                    await self.book.purge()
+                await self._tidy()
             except sa.exc.SQLAlchemyError as error:
                 log.error("housekeeping failed", error=type(error).__name__)
-            self._desk.forget_older_than(self._clock() - REPLAY_SECONDS)
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _tidy(self) -> None:
+        """Forget what is past its retention (section 9.3)."""
+        await self._store.purge(self._clock() - RETENTION_SECONDS)
+        if self.book is not None:
+            await self.book.purge()
+        self._desk.forget_older_than(self._clock() - REPLAY_SECONDS)

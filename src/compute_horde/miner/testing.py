@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from compute_horde.chain.keys import throwaway_hotkey
+from compute_horde.chain.keys import throwaway_hotkey, verify
 from compute_horde.chain.port import Directory
 from compute_horde.chain.static import FixedChain
 from compute_horde.miner.launcher import FakeExecutor, FakeLauncher
@@ -20,9 +20,11 @@ from compute_horde.protocol.enums import DockerPreset, ExecutorClass
 from compute_horde.protocol.receipts import JobAcceptedPayload, JobFinishedPayload, JobStartedPayload
 from compute_horde.protocol.validator_miner import (
     ExecutorTiming,
+    V0ExecutorReadyRequest,
     V0InitialJobRequest,
     V0JobAcceptedReceiptRequest,
     V0JobFinishedReceiptRequest,
+    V0JobFinishedRequest,
     V0JobRequest,
     ValidatorAuthForMiner,
     signed_request,
@@ -122,6 +124,11 @@ def request(job_uuid: str, key: Any = ALICE, **changes: Any) -> V0JobRequest:
     return signed_request(V0JobRequest(**(values | changes)), key)
 
 
+def finished(job_uuid: str, **changes: Any) -> V0JobFinishedRequest:
+    values: dict[str, Any] = {"docker_process_stdout": "out", "docker_process_stderr": "", "exit_status": 0}
+    return V0JobFinishedRequest(job_uuid=job_uuid, **(values | changes))
+
+
 def accepted_receipt(job_uuid: str, key: Any = ALICE) -> V0JobAcceptedReceiptRequest:
     now = dt.datetime.now(dt.UTC)
     payload = JobAcceptedPayload(
@@ -152,6 +159,8 @@ def finished_receipt(job_uuid: str, key: Any = ALICE, signer: Any = None) -> V0J
 class Horde:
     """The miner under test and its fakes."""
 
+    verifier = staticmethod(verify)
+
     def __init__(self, settings: MinerSettings, chain: FixedChain) -> None:
         self.settings, self.chain, self.launcher = settings, chain, FakeLauncher()
         hotkey = None if settings.trusted_for else MINER
@@ -177,6 +186,19 @@ class Horde:
         token = token or (await self.launched()).token
         self._tasks.append(asyncio.create_task(self.miner.executors.serve(far, token)))
         return Peer(near)
+
+    async def begun(self, job_uuid: str) -> tuple[Peer, Peer]:
+        """A validator and an executor in the middle of a job: the executor has all of it and is ready."""
+        validator = await self.validator()
+        await validator.say(initial(job_uuid))
+        await validator.expect("V0AcceptJobRequest")
+        executor = await self.executor()
+        await executor.expect("V0InitialJobRequest")
+        await executor.say(V0ExecutorReadyRequest(job_uuid=job_uuid))
+        await validator.expect("V0ExecutorReadyRequest")
+        await validator.say(request(job_uuid))
+        await executor.expect("V0JobRequest")
+        return validator, executor
 
     async def launched(self) -> FakeExecutor:
         """The executor that was launched last."""

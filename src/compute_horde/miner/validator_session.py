@@ -40,6 +40,10 @@ class ValidatorDoor:
 
     async def serve(self, channel: Channel, validator: str) -> None:
         """Speak with a validator until either side closes."""
+        with self._desk.session(channel):
+            await self._serve(channel, validator)
+
+    async def _serve(self, channel: Channel, validator: str) -> None:
         connection = Connection(channel, validator)
         writer = asyncio.create_task(connection.write())
         try:

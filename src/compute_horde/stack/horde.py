@@ -21,6 +21,8 @@ from compute_horde.validator.settings import ValidatorSettings
 
 HOST = "127.0.0.1"
 CONNECT_SECONDS = 30
+RECONNECT_SECONDS = 2
+"""Executors live in this process: one that is not back at once will not come."""
 USER, VALIDATOR, MINER = "user", "validator", "miner"
 
 
@@ -100,6 +102,7 @@ class Horde:
             port=0,
             database_url=self.home.database_url(name),
             executors=self._executors,
+            executor_reconnect_limit=RECONNECT_SECONDS,
             trusted_for=trusted_for,
         )
         service = MinerService(settings, chain, launcher, hotkey=hotkey)

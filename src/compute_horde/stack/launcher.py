@@ -38,6 +38,7 @@ class InProcessLauncher:
     """
 
     def __init__(self, settings: ExecutorSettings, runtime: ContainerRuntime) -> None:
+        self._runtime = runtime
         self._executor = Executor(settings, runtime, WebSocketDialer())
         self._running: set[asyncio.Task[None]] = set()
 
@@ -61,3 +62,4 @@ class InProcessLauncher:
         if self._running:
             await asyncio.wait(set(self._running))
         await self._executor.close()
+        await self._runtime.close()

@@ -21,7 +21,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end of the block, rolled back when it raises. No network I/O inside."""
+        """One transaction: committed at the end of the block, rolled back when it raises. No network I/O in it."""
         async with self.engine.begin() as connection:
             yield connection
 

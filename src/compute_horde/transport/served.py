@@ -83,12 +83,19 @@ class Server:
 
     async def start(self) -> None:
         """Return when the address accepts connections. :raises RuntimeError: the application did not start."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        self._task = asyncio.create_task(self._serve())
         while not self._server.started:
             if self._task.done():
-                self._task.result()
+                failed, self._task = self._task, None
+                self._socket.close()
+                failed.result()
                 raise RuntimeError(f"the server on {self.host}:{self.port} did not start")
             await asyncio.sleep(0.005)
+
+    async def _serve(self) -> None:
+        # uvicorn leaves by SystemExit when the application does not start, which would end the whole process.
+        with contextlib.suppress(SystemExit):
+            await self._server.serve(sockets=[self._socket])
 
     async def stop(self) -> None:
         """Close the address and every connection; stopping twice is fine."""
@@ -108,7 +115,7 @@ class _QuietServer(uvicorn.Server):
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

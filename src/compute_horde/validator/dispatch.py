@@ -49,7 +49,16 @@ class Dispatcher:
 
     def link(self, miner: MinerEndpoint, job: Job) -> MinerLink:
         """A link that is not open yet."""
-        return MinerLink(self._dialer, self._signer, miner, job.uuid, self._switchboard)
+        return MinerLink(self._dialer, self._signer, miner, job.uuid, self._switchboard, self._locate)
+
+    def _locate(self, miner: MinerEndpoint) -> MinerEndpoint:
+        """Where a miner listens now: it may have been restarted elsewhere while its job ran."""
+        if miner.hotkey == TRUSTED_MINER_HOTKEY:
+            address, port = self._settings.trusted_miner_address, self._settings.trusted_miner_port
+            known = address is not None and port is not None
+            return miner.model_copy(update={"address": address, "port": port}) if known else miner
+        listed = self._chain.directory().miners
+        return next((entry for entry in listed if entry.hotkey == miner.hotkey), miner)
 
     async def dispatch(self, job: Job) -> MinerLink:
         """An open link to a miner that has the class.

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 ANSWER_SECONDS = 30
 """A facilitator that has not answered for so long has lost the connection without knowing."""
 
+MESSAGE_TOO_BIG = 1009
+
 Handler = Callable[[V2JobRequest | V0JobCheated], None]
 
 
@@ -102,6 +104,7 @@ class _Session:
         self._channel, self._outbox, self._handler, self._heartbeat_s = channel, outbox, handler, heartbeat_s
         self._answer: asyncio.Future[Response] | None = None
         self._sending = asyncio.Lock()
+        self._on_its_way = False  # a status has been sent and not yet acknowledged
 
     async def serve(self, authentication: V0AuthenticationRequest, let_in: Callable[[], None]) -> None:
         """:raises ChannelClosed: the connection is gone. :raises Refused: the facilitator does not want us."""
@@ -110,6 +113,11 @@ class _Session:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except ChannelClosed as closed:
+            if closed.code == MESSAGE_TOO_BIG and self._on_its_way:
+                log.error("a status is too large for the facilitator, its bulk is left out")
+                await self._outbox.shrink()
+            raise
         finally:
             for task in tasks:
                 task.cancel()
@@ -148,7 +156,9 @@ class _Session:
 
     async def _report(self, frame: str) -> None:
         """Send one status. An error about the job counts as its answer: sending it again would not help."""
+        self._on_its_way = True
         answer = await self._ask(frame)
+        self._on_its_way = False
         if answer.status == "error":
             if any(error.type.startswith("auth.") for error in answer.errors):
                 raise Refused(_explain(answer))

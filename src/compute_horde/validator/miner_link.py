@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -56,12 +57,23 @@ Switchboard = dict[tuple[str, str], "MinerLink"]
 another one of the same validator, so each link passes on what belongs to a sibling."""
 
 
+Locate = Callable[[MinerEndpoint], MinerEndpoint]
+
+
 class MinerLink:
     """Opened, and after a loss opened again; every opening is authenticated anew (G52)."""
 
     def __init__(
-        self, dialer: Dialer, signer: Signer, miner: MinerEndpoint, job_uuid: str, switchboard: Switchboard
+        self,
+        dialer: Dialer,
+        signer: Signer,
+        miner: MinerEndpoint,
+        job_uuid: str,
+        switchboard: Switchboard,
+        locate: Locate | None = None,
     ) -> None:
+        """``locate``: where the miner is now; it may have moved since the job was given to it."""
+        self._locate = locate
         self._dialer, self._signer, self.miner, self._job_uuid = dialer, signer, miner, job_uuid
         self._channel: Channel | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -74,6 +86,8 @@ class MinerLink:
     async def open(self, timeout_s: float) -> None:
         """:raises DialFailed: the miner cannot be reached, or closed at once."""
         await self.drop()
+        if self._locate is not None:
+            self.miner = self._locate(self.miner)
         host = f"[{self.miner.address}]" if ":" in self.miner.address else self.miner.address
         url = f"ws://{host}:{self.miner.port}{VALIDATOR_PATH}{self._signer.ss58_address}"
         try:

@@ -8,11 +8,14 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.validator.store import Store
 
 KEEP_IN_MEMORY_BYTES = 64 * 1024
 DISCARD_AT_ONCE = 64
 LULL_SECONDS = 0.5
+KEPT_CHARACTERS = 64 * 1024
+TOO_LARGE = "The result was too large for the facilitator: artifacts were left out and the output was cut"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,24 @@ class Entry:
 
     id: int
     frame: str | None = None
+
+
+def without_bulk(frame: str) -> str:
+    """The same status without artifacts and with the end of the output only."""
+    update = V0JobStatusUpdate.model_validate_json(frame)
+    if update.metadata is None or (response := update.metadata.miner_response) is None:
+        return V0JobStatusUpdate(uuid=update.uuid, status=update.status).to_frame()
+    small = response.model_copy(
+        update={
+            "docker_process_stdout": response.docker_process_stdout[-KEPT_CHARACTERS:],
+            "docker_process_stderr": response.docker_process_stderr[-KEPT_CHARACTERS:],
+            "artifacts": None,
+            "upload_results": None,
+            "notices": [*(response.notices or []), TOO_LARGE],
+        }
+    )
+    metadata = update.metadata.model_copy(update={"miner_response": small})
+    return update.model_copy(update={"metadata": metadata}).to_frame()
 
 
 class Outbox:
@@ -67,6 +88,12 @@ class Outbox:
         self._acknowledged.append(self._waiting.popleft().id)
         if len(self._acknowledged) >= DISCARD_AT_ONCE:
             await self._flush()
+
+    async def shrink(self) -> None:
+        """The head of the queue is too large for the facilitator: what makes it so is left out, and said so."""
+        entry = self._waiting[0]
+        frame = entry.frame if entry.frame is not None else await self._store.frame(entry.id)
+        self._waiting[0] = Entry(entry.id, without_bulk(frame or ""))
 
     async def close(self) -> None:
         await self._flush()

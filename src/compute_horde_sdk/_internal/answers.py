@@ -163,6 +163,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         for key in ("detail", "error", "message", "msg"):
             if isinstance(value.get(key), str | list):
-                return _text(value[key])
+                more = value.get("details")
+                return _text([value[key], more] if isinstance(more, str) else value[key])
         return "; ".join(f"{key}: {_text(inner)}" for key, inner in list(value.items())[:5])[:SHOWN_CHARS]
     return ""

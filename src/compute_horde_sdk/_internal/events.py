@@ -146,6 +146,8 @@ class EventHub:
                             async for event in _events(response, parser):
                                 last_id, failures = event.id, 0
                                 self._deliver(event)
+                        else:
+                            last_id = ""  # a facilitator that does not know the position would refuse it again
                 except (ComputeHordeError, httpx.HTTPError, httpx.StreamError, EventTooLarge, TimeoutError):
                     pass
                 self._lost(settled)

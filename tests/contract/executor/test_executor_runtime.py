@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ class RuntimeContract:
     async def test_output_exit_status_environment_and_mounts(
         self, runtime: ContainerRuntime, ref: str, token: str, tmp_path: Path
     ) -> None:
-        tmp_path.chmod(0o777)
+        tmp_path.chmod(0o777)  # noqa: ASYNC240 - nothing else runs here
         printed: dict[int, bytes] = {STDOUT: b"", STDERR: b""}
 
         def sink(stream: int, data: bytes) -> None:
@@ -124,5 +123,5 @@ class TestFakeRuntime(RuntimeContract):
         return "image"
 
     @pytest.fixture
-    def runtime(self) -> Iterator[ContainerRuntime]:
-        yield FakeRuntime(programs={"sh": _mixed})
+    def runtime(self) -> ContainerRuntime:
+        return FakeRuntime(programs={"sh": _mixed})

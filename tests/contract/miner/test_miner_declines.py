@@ -4,7 +4,6 @@ import datetime as dt
 import uuid
 from pathlib import Path
 
-from compute_horde.miner.launcher import FakeLauncher
 from compute_horde.miner.testing import (
     ALICE,
     BOB,
@@ -108,7 +107,6 @@ async def test_receipts_out_of_their_time_are_no_excuse(tmp_path: Path) -> None:
 
 async def test_a_failed_launch_is_the_hordes_failure_and_frees_the_place(tmp_path: Path) -> None:
     async with open_horde(tmp_path) as horde:
-        assert isinstance(horde.launcher, FakeLauncher)
         horde.launcher.broken = True
         validator = await horde.validator()
         await validator.say(initial(new_job()))
@@ -116,6 +114,24 @@ async def test_a_failed_launch_is_the_hordes_failure_and_frees_the_place(tmp_pat
         failure = await validator.expect("V0HordeFailedRequest")
         assert (failure["reason"], failure["reported_by"]) == ("executor_spinup_failed", "miner")
         await until(lambda: horde.miner.pool.free(TEST) == 2)
+
+
+async def test_a_launch_that_never_returns_frees_its_place_in_the_end(tmp_path: Path) -> None:
+    async with open_horde(tmp_path, executor_lifetime=0.05) as horde:
+        horde.launcher.slow = True
+        validator = await horde.validator()
+        await validator.say(initial(new_job()))
+        await validator.expect("V0AcceptJobRequest", "V0HordeFailedRequest")
+        await until(lambda: horde.miner.pool.free(TEST) == 2)
+
+
+async def test_a_job_whose_name_is_no_uuid_is_refused(tmp_path: Path) -> None:
+    job = new_job()
+    async with open_horde(tmp_path, trusted_for=ALICE.ss58_address) as horde:
+        validator = await horde.validator()
+        for name in ("../x", job.upper(), job + "\n"):
+            await validator.say(initial(job).model_copy(update={"job_uuid": name, "validator_signature": None}))
+            assert "UUID" in (await validator.expect("GenericError"))["details"]
 
 
 async def test_two_requests_for_one_place_get_one_acceptance(tmp_path: Path) -> None:

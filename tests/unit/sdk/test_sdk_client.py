@@ -192,11 +192,24 @@ async def test_a_read_that_breaks_off_is_tried_again() -> None:
         ),
         (answer(400, {"volumes": [{"msg": "bad zip", "loc": [0]}]}), ComputeHordeValidationError, None, "bad zip"),
         (answer(400, {"error": "Invalid signature provided"}), ComputeHordeAuthenticationError, None, "signature"),
+        (
+            answer(400, {"error": "Invalid signature provided", "details": "signature is 400 s old"}),
+            ComputeHordeAuthenticationError,
+            "signature_refused",
+            "400 s old",
+        ),
         (answer(400, {"error": "something"}), ComputeHordeResponseError, "refused", "something"),
         (httpx.Response(400, text="<html>no</html>"), ComputeHordeResponseError, "refused", "html"),
         (answer(413, None), ComputeHordeResponseError, "request_too_large", "413"),
         (answer(418, {"detail": "teapot"}), ComputeHordeResponseError, "unexpected_response", "teapot"),
         (answer(403, {"detail": "no"}), ComputeHordeAuthenticationError, None, "no"),
+        (
+            answer(403, {"error": "n", "problem": {"code": "banned"}}),
+            ComputeHordeAuthenticationError,
+            "banned",
+            "n",
+        ),
+        (answer(404, {"error": "n", "problem": {"code": "no_job"}}), ComputeHordeNotFoundError, "no_job", "n"),
         (answer(404, {"detail": "gone"}), ComputeHordeNotFoundError, "not_found", "gone"),
         (httpx.Response(201, text="<html>"), ComputeHordeResponseError, "malformed_response", "malformed"),
         (answer(201, {"uuid": 3}), ComputeHordeResponseError, "malformed_response", "malformed"),
@@ -271,6 +284,45 @@ async def test_iterating_ends_when_jobs_come_and_go_meanwhile() -> None:
         same = {"count": 1, "next": "x", "results": [next(iter(fake.jobs.values())).model_dump(mode="json")]}
         fake.fail(JOBS, *(answer(200, same) for _ in range(9)))
         assert len([job async for job in client.iter_jobs()]) == 1
+
+
+async def test_the_last_page_may_go_away_meanwhile() -> None:
+    fake = FakeFacilitator()
+    async with fake.client() as client:
+        for _ in range(11):
+            await submit(client)
+        seen = []
+        async for job in client.iter_jobs():
+            seen.append(job.uuid)
+            fake.jobs.pop(seen[0], None)
+        assert len(seen) == 10
+        fake.fail(JOBS, answer(404, {"detail": "no such place"}))
+        with pytest.raises(ComputeHordeNotFoundError):
+            await anext(client.iter_jobs())
+
+
+async def test_a_date_to_try_again_at() -> None:
+    fake = FakeFacilitator()
+    fake.fail(JOBS, answer(503, None, Retry_After="Wed, 01 Jan 2025 00:00:00 -0000"))
+    fake.fail(JOBS, answer(503, None, Retry_After="Thu, 01 Jan 2122 00:00:00 GMT"))
+    async with fake.client("http://127.0.0.1:1/") as client:
+        with pytest.raises(ComputeHordeResponseError, match="503"):
+            await client.get_jobs()
+    assert fake.slept == [0.2]
+
+
+@pytest.mark.parametrize("path", ["/auth/nonce", "/auth/login"])
+async def test_a_login_that_finds_the_facilitator_down(path: str) -> None:
+    fake = FakeFacilitator()
+    fake.fail(path, *(answer(502) for _ in range(5)))
+    async with fake.client() as client:
+        with pytest.raises(ComputeHordeResponseError) as caught:
+            await client.authenticate()
+    assert (caught.value.status_code, caught.value.code, caught.value.retryable) == (
+        502,
+        "facilitator_failed",
+        True,
+    )
 
 
 @pytest.mark.parametrize("arguments", [(0, 10), (1, 0), (1, 257), (True, 10), ("1", 10)])

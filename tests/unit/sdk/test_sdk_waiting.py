@@ -146,6 +146,22 @@ async def test_a_lost_stream_goes_on_where_it_broke_off(fake: FakeFacilitator, c
     assert [entry.status for entry in job.status_history] == ["sent", "accepted", "completed"]
 
 
+async def test_a_position_that_is_refused_is_forgotten(fake: FakeFacilitator, client: ComputeHordeClient) -> None:
+    opened: list[str] = []
+    fake.on_stream = opened.append
+    job = await submit(client)
+    waiting = asyncio.create_task(job.wait())
+    await until(lambda: looks(fake, job) == 1)
+    fake.advance(job.uuid, "accepted")
+    await until(lambda: job.status == "accepted")
+    fake.fail(EVENTS, httpx.Response(400, json={"Last-Event-ID": ["A valid integer is required."]}))
+    fake.drop()
+    await until(lambda: len(opened) == 2)
+    fake.advance(job.uuid, "completed", DONE)
+    await waiting
+    assert opened == ["", ""]
+
+
 async def test_a_stream_that_cannot_be_opened_at_first(fake: FakeFacilitator, client: ComputeHordeClient) -> None:
     fake.fail(EVENTS, httpx.ConnectError("no"), httpx.Response(503), httpx.ReadTimeout("stalled"))
     job = await submit(client)

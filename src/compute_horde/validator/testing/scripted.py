@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from itertools import repeat
 from typing import Any
 
-from compute_horde.protocol.base import Message, parse_frame
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, Message, parse_frame
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde.protocol.facilitator_validator import (
     VALIDATOR_TO_FACILITATOR,
@@ -59,12 +59,13 @@ class ScriptedFacilitator:
         self.silent = False
         self.answers: dict[str, Response] = {}
         self.channel: Channel | None = None
+        self.max_frame_bytes = MAX_MINER_FRAME_BYTES
         self._dialer, self._url = dialer, url
         self._changed = asyncio.Condition()
         self.plug()
 
     def plug(self) -> None:
-        self._dialer.serve(self._url, self._accept)
+        self._dialer.serve(self._url, self.accept)
 
     async def unplug(self) -> None:
         """Break the connection and refuse new ones until :meth:`plug`."""
@@ -83,6 +84,11 @@ class ScriptedFacilitator:
         """The statuses of a job, repetitions included, in order of arrival."""
         return [update.status.value for update in self.statuses if update.uuid == uuid]
 
+    async def until(self, true: Callable[[], bool], timeout_s: float = 10) -> None:
+        """Wait until something has become true of what was received."""
+        async with asyncio.timeout(timeout_s), self._changed:
+            await self._changed.wait_for(true)
+
     async def wait_for(self, uuid: str, status: str, timeout_s: float = 10) -> V0JobStatusUpdate:
         """The job's update with this status, once it has arrived."""
 
@@ -95,12 +101,16 @@ class ScriptedFacilitator:
         assert update is not None  # noqa: S101 - that is what was waited for
         return update
 
-    async def _accept(self, _url: str, headers: Mapping[str, str], channel: Channel) -> None:
+    async def accept(self, _url: str, headers: Mapping[str, str], channel: Channel) -> None:
         self.headers.append(headers)
         self.channel = channel
         try:
             while True:
-                await self._take(parse_frame(VALIDATOR_TO_FACILITATOR, await channel.receive()), channel)
+                frame = await channel.receive()
+                if len(frame.encode()) > self.max_frame_bytes:
+                    await channel.close(1009)
+                    return
+                await self._take(parse_frame(VALIDATOR_TO_FACILITATOR, frame), channel)
         except ChannelClosed:
             return
 
@@ -109,18 +119,23 @@ class ScriptedFacilitator:
         match message:
             case V0AuthenticationRequest():
                 self.authentications.append(message)
+                await self._wake()
                 answer = self.answers.get("authentication", answer)
             case V0Heartbeat():
                 self.heartbeats += 1
+                await self._wake()
                 return
             case V0JobStatusUpdate():
-                async with self._changed:
-                    self.statuses.append(message)
-                    self._changed.notify_all()
+                self.statuses.append(message)
+                await self._wake()
                 if self.silent:
                     return
                 answer = self.answers.get(message.status.value, answer)
         await channel.send(answer.to_frame())
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
 
 class MinerConnection:
@@ -155,12 +170,17 @@ class ScriptedMiner:
         self.seen: list[Message] = []
         self.urls: list[str] = []
         self.errors: list[BaseException] = []
+        self.idle = asyncio.Event()  # no script is being played
+        self.idle.set()
+        self._playing = 0
         self._scripts = list(scripts)
-        dialer.serve(prefix, self._accept)
+        dialer.serve(prefix, self.accept)
 
-    async def _accept(self, url: str, _headers: Mapping[str, str], channel: Channel) -> None:
+    async def accept(self, url: str, _headers: Mapping[str, str], channel: Channel) -> None:
         self.urls.append(url)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        self._playing += 1
+        self.idle.clear()
         try:
             await script(MinerConnection(url, channel, self.seen))
         except ChannelClosed:
@@ -168,6 +188,10 @@ class ScriptedMiner:
         except AssertionError as error:
             self.errors.append(error)
             await channel.close(1011)
+        finally:
+            self._playing -= 1
+            if self._playing == 0:
+                self.idle.set()
 
 
 @asynccontextmanager

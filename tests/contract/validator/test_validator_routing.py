@@ -1,0 +1,94 @@
+"""The job finds a miner, or there is nobody to ask."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compute_horde.chain.port import Directory, MinerEndpoint
+from compute_horde.protocol import validator_miner as vm
+from compute_horde.protocol.enums import (
+    HordeFailureReason,
+    Participant,
+    RejectionReason,
+)
+from compute_horde.protocol.problems import Problem
+from compute_horde.validator.testing.scripted import (
+    MinerConnection,
+)
+from compute_horde.validator.testing.world import JOB, MINER, STRANGER, USER, WHOLE, World, silence, whole_job
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def rejection(world: World, **changes: Any) -> Problem:
+    update = await world.run(status="rejected", **changes)
+    assert world.facilitator.history(JOB) == ["received", "rejected"]
+    assert update.metadata is not None
+    details = update.metadata.job_rejection_details
+    assert details is not None
+    assert details.rejected_by is Participant.VALIDATOR
+    assert details.reason is RejectionReason.NO_MINER_FOR_JOB
+    found = Problem.from_context(details.context, details.message)
+    assert found is not None
+    return found
+
+
+async def test_no_miner_is_known(world: World) -> None:
+    assert "No miner is known" in (await rejection(world)).message
+
+
+async def test_no_trusted_miner_is_configured(world: World) -> None:
+    assert "no trusted miner" in (await rejection(world, on_trusted_miner=True)).message
+
+
+async def test_no_miner_has_the_class(world: World) -> None:
+    async def has_none(miner: MinerConnection) -> None:
+        await miner.expect(vm.ValidatorAuthForMiner)
+        await miner.manifest(0)
+        await miner.expect(vm.V0InitialJobRequest)  # the link is closed instead
+
+    miner = world.miner(has_none)
+    found = await rejection(world)
+    assert "always_on.test" in found.message
+    assert len(miner.seen) == 1
+    assert await world.receipts() == []
+    assert await world.incidents() == []
+
+
+async def test_all_miners_unreachable_is_a_horde_failure_without_receipts(world: World) -> None:
+    world.chain.current = Directory(
+        signers=frozenset({USER.ss58_address}),
+        miners=(MinerEndpoint(hotkey=MINER.ss58_address, address="nowhere", port=1),),
+    )
+    update = await world.run(status="horde_failed")
+    assert update.metadata is not None
+    assert update.metadata.horde_failure_details is not None
+    assert update.metadata.horde_failure_details.reason is HordeFailureReason.MINER_CONNECTION_FAILED
+    assert await world.receipts() == []
+    assert await world.incidents() == [(MINER.ss58_address, "miner_unreachable")]
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "silent", "refusing", "classless"])
+async def test_a_miner_that_cannot_take_the_job_is_skipped(world: World, fault: str) -> None:
+    world.limits["miner_connect_limit"] = 0.2
+
+    async def refuse(miner: MinerConnection) -> None:
+        await miner.send(vm.GenericError(details="Unknown validator"))
+        await miner.channel.close()
+
+    async def classless(miner: MinerConnection) -> None:
+        await miner.manifest(0)
+
+    scripts = {"silent": silence, "refusing": refuse, "classless": classless}
+    first = world.miner(scripts.get(fault, silence), host="first", hotkey=STRANGER.ss58_address)
+    if fault == "unreachable":
+        world.dialer.unplug("ws://first:8000/")
+    second = world.miner(whole_job)
+    await world.run(status="completed")
+    assert not first.errors
+    assert not second.errors
+    assert world.facilitator.history(JOB) == WHOLE
