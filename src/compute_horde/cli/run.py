@@ -75,8 +75,8 @@ def run(
     """Submit a job, follow it, print its result.
 
     The job's stdout goes to stdout and its stderr to stderr. Exit code: the job's own; 124 when the execution
-    limit stopped it; 65 when its input or output was at fault; 69 when the horde failed it; 75 when it was rejected
-    (busy, no miner); 77 when you are not allowed; 2 for wrong arguments.
+    limit stopped it; 65 when its input or output was at fault; 69 when the horde failed it; 75 when it was
+    rejected (busy, no miner); 77 when you are not allowed; 2 for wrong arguments.
 
     Example: `horde run -i /volume/data.txt=./data.txt busybox -- wc /volume/data.txt`
     """

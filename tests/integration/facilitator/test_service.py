@@ -1,6 +1,5 @@
 """The service over real sockets: login, a job, its validator, its events, and a prompt stop."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -106,7 +105,7 @@ async def test_stop_is_prompt_with_a_stream_and_a_validator(service: Facilitator
             await service.stop()
             assert time.monotonic() - began < 2
             assert [line async for line in lines if line.strip()] == []
-        await asyncio.gather(channel.receive(), return_exceptions=True)
+        await channel.close()
 
 
 async def test_it_starts_again_on_the_same_database(service: FacilitatorService) -> None:
@@ -122,4 +121,5 @@ async def test_it_starts_again_on_the_same_database(service: FacilitatorService)
         assert (await http.get(f"/api/v1/jobs/{uuid}/")).json()["status"] == "Sent"
         again = await connect(service)
         assert json.loads(await again.receive())["uuid"] == uuid
+        await channel.close()
         await again.close()
