@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -223,3 +226,13 @@ async def test_another_users_job_is_not_found(horde: RunningHorde, image: str, t
         with pytest.raises(ComputeHordeNotFoundError):
             await client.get_job(mine.uuid)
         assert [job async for job in client.iter_jobs()] == []
+
+
+def test_the_example_runs_as_printed(horde: RunningHorde, image: str, tmp_path: Path) -> None:
+    announcement = tmp_path / "horde.json"
+    announcement.write_text(json.dumps(horde.info))
+    example = Path(__file__).parents[2] / "examples" / "count_words.py"
+    done = subprocess.run(
+        [sys.executable, example, announcement, image], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "words: 12\nartifact: 12\n"), done.stderr

@@ -74,7 +74,8 @@ class ValidatorDesk:
 
     async def close_all(self) -> None:
         """At shutdown: no session outlives the service."""
-        await asyncio.gather(*(channel.close(1001, "shutting down") for channel in list(self.channels)))
+        closing = (channel.close(1001, "shutting down") for channel in list(self.channels))
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def sweep(self) -> None:
         """Close connections that are silent for ten minutes, and those of validators that left the set."""

@@ -14,6 +14,9 @@ from litestar.exceptions import WebSocketDisconnect, WebSocketException
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES
 from compute_horde.transport.channel import ChannelClosed
 
+_GONE = (WebSocketDisconnect, WebSocketException, RuntimeError, OSError)
+"""What Litestar and uvicorn raise on a connection that has ended; uvicorn's ClientDisconnected is an OSError."""
+
 
 class ServedChannel:
     """A :class:`~compute_horde.transport.channel.Channel` over an accepted Litestar WebSocket."""
@@ -32,7 +35,7 @@ class ServedChannel:
             raise self._closed
         try:
             await self._websocket.send_text(frame)
-        except (WebSocketDisconnect, WebSocketException, RuntimeError) as error:
+        except _GONE as error:
             raise self._note(error) from None
 
     async def receive(self) -> str:
@@ -40,14 +43,14 @@ class ServedChannel:
             raise self._closed
         try:
             data = await self._websocket.receive_data(mode="text")
-        except (WebSocketDisconnect, WebSocketException, RuntimeError) as error:
+        except _GONE as error:
             raise self._note(error) from None
         return str(data)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self._closed is None:
             self._closed = ChannelClosed(code, reason)
-            with contextlib.suppress(WebSocketDisconnect, WebSocketException, RuntimeError):
+            with contextlib.suppress(*_GONE):
                 await self._websocket.close(code=code, reason=reason)
 
     def _note(self, error: Exception) -> ChannelClosed:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_executor_runtime import RuntimeContract
+from tests.contract.executor.test_executor_runtime import RuntimeContract
 
 from compute_horde.executor import DockerRuntime, ExecutorSettings
 from compute_horde.executor.errors import JobFailure

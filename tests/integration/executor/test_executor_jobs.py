@@ -18,7 +18,7 @@ from compute_horde.executor.runtime import ContainerSpec
 from compute_horde.protocol.validator_miner import ExecutorTiming
 
 if TYPE_CHECKING:
-    from conftest import HttpServer
+    from tests.integration.conftest import HttpServer
 
 pytestmark = pytest.mark.engine
 
