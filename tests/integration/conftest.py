@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -20,7 +19,6 @@ from pathlib import Path
 import pytest
 
 # Contract suites live beside the fakes; tests here run them over the real thing.
-sys.path.append(str(Path(__file__).parents[1] / "contract/executor"))
 pytest.register_assert_rewrite("test_executor_runtime")
 
 BUSYBOX_IMAGE = "compute-horde-test/busybox:1"
