@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 # Contract suites live beside the fakes; tests here run them over the real thing.
-pytest.register_assert_rewrite("test_executor_runtime")
+pytest.register_assert_rewrite("tests.contract.executor.test_executor_runtime")
 
 BUSYBOX_IMAGE = "compute-horde-test/busybox:1"
 
