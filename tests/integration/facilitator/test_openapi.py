@@ -12,7 +12,6 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
@@ -76,9 +75,18 @@ OPERATIONS = [
     ("POST", "/api/v1/cheated-job"),
 ]  # all but the events, whose answer has no end
 
+TAKES_ANYTHING = ("/auth/nonce", "/auth/login", "/health/live", "/health/ready")
+"""No input of these breaks their schema, so there is nothing negative to send."""
 
-@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+CASES = [
+    (method, path, mode)
+    for method, path in OPERATIONS
+    for mode in GenerationMode
+    if mode is GenerationMode.POSITIVE or path not in TAKES_ANYTHING
+]
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), CASES)
 def test_every_operation_keeps_its_description(
     url: str, authorization: str, method: str, path: str, mode: GenerationMode
 ) -> None:
@@ -96,10 +104,7 @@ def test_every_operation_keeps_its_description(
         )
 
     with requests.Session() as session:
-        try:
-            ask()
-        except Unsatisfiable:
-            pytest.skip("nothing can be sent that way")
+        ask()
 
 
 def test_the_description_names_every_operation(url: str) -> None:
