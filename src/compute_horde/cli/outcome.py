@@ -85,14 +85,21 @@ def show_result(job: ComputeHordeJob) -> None:
         sys.stdout.flush()
         sys.stderr.write(result.stderr)
         for notice in result.notices:
-            err.print(f"notice: {notice}", markup=False, highlight=False)
+            err.print(f"notice: {printable(notice)}", markup=False, highlight=False)
         for path, data in result.artifacts.items():
-            err.print(f"artifact: {path} ({len(data)} bytes)", markup=False, highlight=False)
+            err.print(f"artifact: {printable(path)} ({len(data)} bytes)", markup=False, highlight=False)
     if error is not None:
-        line = f"{job.status.value} ({error.code}, stage {error.stage}, fault {error.fault}): {error.message}"
-        err.print(line, markup=False, highlight=False, style="red", soft_wrap=True)
+        what = f"{job.status.value} ({error.code}, stage {error.stage}, fault {error.fault})"
+        err.print(
+            f"{what}: {printable(error.message)}", markup=False, highlight=False, style="red", soft_wrap=True
+        )
         if error.hint:
-            err.print(f"hint: {error.hint}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"hint: {printable(error.hint)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text of a remote party, so that it cannot forge lines of ours or drive the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def save_artifacts(job: ComputeHordeJob, folder: Path) -> None:

@@ -106,7 +106,11 @@ async def _run(
     try:
         async with ComputeHordeClient(hotkey, where["validator"], facilitator_url=where["facilitator"]) as client:
             job = await client.create_job(**spec)
-            await _follow(job, timeout, quiet=as_json)
+            try:
+                await _follow(job, timeout, quiet=as_json)
+            except asyncio.CancelledError:
+                err.print(f"interrupted; job {job.uuid} goes on", markup=False, highlight=False)
+                raise
     except ComputeHordeJobTimeoutError as error:
         fail(str(error), error.hint, 124)
     except ComputeHordeError as error:

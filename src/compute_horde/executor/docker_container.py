@@ -50,12 +50,23 @@ class DockerHandle:
             await self._container.stop(t=round(grace_s))
 
     async def written_bytes(self) -> int:
-        upper = (self._container._container.get("GraphDriver") or {}).get("Data", {}).get("UpperDir")
+        facts = await self._facts()
+        upper = (facts.get("GraphDriver") or {}).get("Data", {}).get("UpperDir")
+        # a VOLUME of the image is a folder of its own, outside the container's layer
+        volumes = [mount.get("Source", "") for mount in facts.get("Mounts") or () if mount.get("Type") == "volume"]
+        used = await asyncio.to_thread(_readable_bytes, volumes)
         if upper and os.access(upper, os.R_OK):
-            return await asyncio.to_thread(tree_bytes, Path(upper))
+            return used + await asyncio.to_thread(tree_bytes, Path(upper))
         with contextlib.suppress(DockerError):
-            return int((await self._container.show(size=1)).get("SizeRw") or 0)
-        return 0
+            return used + int((await self._container.show(size=1)).get("SizeRw") or 0)
+        return used
+
+    async def _facts(self) -> dict[str, Any]:
+        """What the engine says of the container, asked once."""
+        if "Mounts" not in self._container._container:
+            with contextlib.suppress(DockerError):
+                await self._container.show()
+        return self._container._container
 
     async def remove(self) -> None:
         try:
@@ -78,6 +89,10 @@ class DockerHandle:
             await asyncio.wait({self._pump})
         elif self._stream is not None:
             await _close(self._stream)
+
+
+def _readable_bytes(folders: list[str]) -> int:
+    return sum(tree_bytes(Path(folder)) for folder in folders if folder and os.access(folder, os.R_OK))
 
 
 def _engine_gone(error: Exception) -> JobFailure:

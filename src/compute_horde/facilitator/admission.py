@@ -117,7 +117,11 @@ def job_message(uuid: str, request: JobRequest, signature: Signature, body: Mapp
 
 def admit_report(body: Mapping[str, Any], signature: Signature, rules: SignatureRules) -> None:
     """Check a ``FullRequest`` signature over the whole body. :raises ApiError: 400."""
-    rules.check(signature, canonical_text(dict(body)))
+    try:
+        text = canonical_text(dict(body))
+    except (ValueError, RecursionError):
+        raise signature_invalid("the body cannot be signed: it holds values that JSON text cannot carry") from None
+    rules.check(signature, text)
 
 
 def time_budget(request: JobRequest, margin_s: float) -> float:

@@ -1,6 +1,7 @@
 """What the HTTP edges share: reading requests, writing answers, and errors as JSON."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,12 +33,19 @@ def answer(content: Any, status: int = HTTP_200_OK, headers: Mapping[str, str] |
 async def json_body(request: AnyRequest) -> dict[str, Any]:
     """The body as it was sent, key order kept. :raises ApiError: 400."""
     try:
-        body = json.loads(await request.body(), parse_constant=_no_constant)
+        body = json.loads(await request.body(), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, {"detail": f"JSON parse error - {error}"}) from None
     if not isinstance(body, dict):
         raise ApiError(400, {"non_field_errors": [f"Expected an object, but got {type(body).__name__}."]})
     return body
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is out of range")
+    return value
 
 
 def _no_constant(name: str) -> float:

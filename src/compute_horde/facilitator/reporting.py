@@ -34,6 +34,7 @@ class CheatReports:
         message = V0JobCheated(signature=signature, **report.model_dump())
         if canonical_text(message.signed_payload()) != canonical_text(dict(body)):
             raise signature_invalid("sign and send exactly job_uuid, trusted_job_uuid and details (null included)")
+        _check_carried(message)
         validator = await self._reports.own_job(report.job_uuid, rules.user, trusted=False)
         if validator is None:
             raise ApiError(404, {"error": "Job not found"})
@@ -64,6 +65,14 @@ class CheatReports:
 
     def _delivery(self, job_uuid: str) -> Callable[[], Awaitable[None]]:
         return lambda: self._reports.mark_delivered(job_uuid)
+
+
+def _check_carried(message: V0JobCheated) -> None:
+    """:raises ApiError: 400: the frame would not hold what was signed."""
+    try:
+        message.to_frame()
+    except ValueError:
+        raise ApiError(400, {"details": ["The text is not valid Unicode."]}) from None
 
 
 class FeedbackBook:

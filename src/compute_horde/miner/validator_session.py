@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 PING = "PING"
 MAX_EARLY_FRAMES = 64
+MAX_EARLY_CHARS = 1024 * 1024
+"""What an unauthenticated peer may make the miner keep, in all."""
 """Frames that a connection may send before it authenticates."""
 
 
@@ -91,8 +93,12 @@ class ValidatorDoor:
         return self._gate.check(validator, auth, self._desk.clock())
 
     async def _first_auth(self, connection: Connection, early: list[str]) -> ValidatorAuthForMiner | None:
-        while len(early) < MAX_EARLY_FRAMES:
+        room = MAX_EARLY_CHARS
+        while room > 0 and len(early) < MAX_EARLY_FRAMES:
             frame = await connection.channel.receive()
+            room -= len(frame)
+            if room <= 0:
+                break
             try:
                 message = parse_frame(VALIDATOR_TO_MINER, frame)
             except MalformedFrame:

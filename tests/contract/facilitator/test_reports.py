@@ -1,5 +1,6 @@
 """Cheat reports and feedback: sections 2.8 and 2.9, gaps G1, G2, G17."""
 
+import json
 import uuid
 from typing import Any
 
@@ -42,6 +43,22 @@ async def test_the_signature_can_be_verified_from_the_frame_g1(bench: Any) -> No
     message = V0JobCheated.model_validate(await peer.receive())
     text = canonical_text(message.signed_payload())
     assert verify_payload(message.signature, text, bench.facilitator.verifier)
+
+
+@pytest.mark.parametrize("details", ["\ud800", {"\ud800": 1}])
+async def test_details_that_no_frame_can_carry_are_refused(bench: Any, details: Any) -> None:
+    peer, token = await bench.validator(), await bench.login()
+    body = {**await two_jobs(bench, peer, token), "details": details}
+    headers = {**token, **bench.sign_whole(body), "Content-Type": "application/json"}
+    answer = await bench.http.post(URL, content=json.dumps(body), headers=headers)
+    assert (answer.status_code, list(answer.json())) == (400, ["details"])
+
+
+async def test_a_number_out_of_range_is_refused(bench: Any) -> None:
+    headers = {**await bench.login(), "Content-Type": "application/json"}
+    answer = await bench.http.post(URL, content='{"details": 1e999}', headers=headers)
+    assert answer.status_code == 400
+    assert "out of range" in answer.json()["detail"]
 
 
 async def test_a_report_waits_for_the_validator(bench: Any) -> None:

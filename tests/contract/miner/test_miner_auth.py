@@ -63,6 +63,13 @@ async def test_messages_before_the_authentication_are_handled_after_it(tmp_path:
         await peer.expect("V0AcceptJobRequest")
 
 
+async def test_an_unauthenticated_peer_cannot_fill_the_memory(tmp_path: Path) -> None:
+    async with open_horde(tmp_path) as horde:
+        peer = await horde.validator(admitted=False)
+        await peer.say("x" * 600_000, "x" * 600_000)
+        await peer.expect("UnauthorizedError", "GenericError")
+
+
 async def test_whoever_never_authenticates_is_turned_away(tmp_path: Path) -> None:
     async with open_horde(tmp_path, auth_limit=0.02) as horde:
         peer = await horde.validator(admitted=False)

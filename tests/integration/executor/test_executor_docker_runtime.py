@@ -66,13 +66,29 @@ async def test_the_sandbox(docker_runtime: DockerRuntime, busybox_image: str) ->
     assert not host["ReadonlyRootfs"]
 
 
-async def test_read_only_root_where_the_image_allows_it(docker_runtime: DockerRuntime, busybox_image: str) -> None:
-    name = "compute-horde-test/read-only:1"
-    label = 'LABEL compute-horde.read-only-root="true"'
+async def build(name: str, dockerfile: str) -> None:
     process = await asyncio.create_subprocess_exec(
         "docker", "build", "-q", "-t", name, "-", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    await process.communicate(f"FROM {busybox_image}\n{label}\n".encode())
+    await process.communicate(dockerfile.encode())
+
+
+async def test_what_goes_into_a_volume_of_the_image_is_counted(
+    docker_runtime: DockerRuntime, busybox_image: str
+) -> None:
+    await build("compute-horde-test/volume:1", f"FROM {busybox_image}\nVOLUME /data\n")
+    image = await docker_runtime.ensure_image("compute-horde-test/volume:1")
+    script = "head -c 4000000 /dev/zero > /data/big"
+    spec = ContainerSpec(token=str(uuid.uuid4()), image=image, command=("sh", "-c", script))
+    container = await docker_runtime.start(spec, ignore)
+    await container.wait()
+    assert await container.written_bytes() >= 4_000_000
+    await container.remove()
+
+
+async def test_read_only_root_where_the_image_allows_it(docker_runtime: DockerRuntime, busybox_image: str) -> None:
+    name = "compute-horde-test/read-only:1"
+    await build(name, f'FROM {busybox_image}\nLABEL compute-horde.read-only-root="true"\n')
     image = await docker_runtime.ensure_image(name)
     printed = bytearray()
     script = "touch /file 2>/dev/null || echo read-only; touch /tmp/file && echo writable"
