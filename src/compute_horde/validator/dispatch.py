@@ -54,9 +54,7 @@ class Dispatcher:
     def _locate(self, miner: MinerEndpoint) -> MinerEndpoint:
         """Where a miner listens now: it may have been restarted elsewhere while its job ran."""
         if miner.hotkey == TRUSTED_MINER_HOTKEY:
-            address, port = self._settings.trusted_miner_address, self._settings.trusted_miner_port
-            known = address is not None and port is not None
-            return miner.model_copy(update={"address": address, "port": port}) if known else miner
+            return self._configured_trusted_miner() or miner
         listed = self._chain.directory().miners
         return next((entry for entry in listed if entry.hotkey == miner.hotkey), miner)
 
@@ -103,14 +101,19 @@ class Dispatcher:
         )
 
     def _trusted_miner(self) -> MinerEndpoint:
-        address, port = self._settings.trusted_miner_address, self._settings.trusted_miner_port
-        if address is None or port is None:
+        if (configured := self._configured_trusted_miner()) is None:
             raise Unroutable(
                 outcomes.no_miner(
                     "This validator has no trusted miner",
                     "Send the job without on_trusted_miner, or to a validator that has a trusted miner.",
                 )
             )
+        return configured
+
+    def _configured_trusted_miner(self) -> MinerEndpoint | None:
+        address, port = self._settings.trusted_miner_address, self._settings.trusted_miner_port
+        if address is None or port is None:
+            return None
         return MinerEndpoint(hotkey=TRUSTED_MINER_HOTKEY, address=address, port=port)
 
 

@@ -179,7 +179,7 @@ class Facilitator:
                     return response
                 pause = max(pause, asked)
             await self._wiring.sleep(pause)
-        raise AssertionError("unreachable")  # pragma: no cover
+        raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
 
     def _client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()

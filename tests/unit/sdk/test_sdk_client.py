@@ -120,7 +120,7 @@ async def test_a_key_that_cannot_sign() -> None:
             raise RuntimeError("keyfile is locked")
 
     fake = FakeFacilitator()
-    fake.hotkey = Locked()  # type: ignore[assignment]
+    fake.hotkey = Locked()  # type: ignore[assignment] # a key of another library
     async with fake.client() as client:
         with pytest.raises(ComputeHordeAuthenticationError, match="keyfile is locked") as caught:
             await submit(client)
@@ -136,7 +136,7 @@ async def test_a_key_that_signs_in_hex_works() -> None:
         def sign(self, data: bytes, /) -> str:
             return "0x" + data[:64].ljust(64, b"\0").hex()
 
-    fake.hotkey = HexKey()  # type: ignore[assignment]
+    fake.hotkey = HexKey()  # type: ignore[assignment] # a key of another library
     async with fake.client() as client:
         assert (await submit(client)).uuid in fake.jobs
 
@@ -341,7 +341,7 @@ async def test_a_cheat_report_is_signed_whole() -> None:
             with pytest.raises(ComputeHordeValidationError):
                 await client.report_cheated_job(*wrong)
         with pytest.raises(ComputeHordeValidationError):
-            await client.report_cheated_job(first, second, details=object())  # type: ignore[arg-type]
+            await client.report_cheated_job(first, second, details=object())  # type: ignore[arg-type] # what a caller without types may pass
     (request,) = fake.sent("POST", "/api/v1/cheated-job/")
     signature = Signature.from_headers(request.headers)
     assert request.headers["X-CH-Signature-Scope"] == "FullRequest"

@@ -201,7 +201,7 @@ def test_status_questions() -> None:
     assert [one for one in status if one.is_successful()] == ["completed"]
     assert status("completed") is status.COMPLETED
     with pytest.raises(ValueError, match="3"):
-        status(3)  # type: ignore[arg-type]
+        status(3)  # type: ignore[arg-type] # what a caller without types may pass
 
 
 def test_errors_survive_pickling() -> None:
