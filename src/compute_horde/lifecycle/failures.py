@@ -54,6 +54,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "executor_disconnected": Kind(
             _MINER, _EXEC, HordeFailureReason.EXECUTOR_DISCONNECTED, True, "Send the job again."
         ),
+        # any time
+        "cancelled": Kind(_USER, Stage.UNKNOWN, FailureReason.UNKNOWN, False, "Create it again if it is wanted."),
         # inputs
         "volume_invalid": Kind(_USER, _DOWN, _DL, False, "Check the volume's contents and path."),
         "volume_not_base64": Kind(_USER, _DOWN, _DL, False, "Inline contents must be base64 of a zip."),
@@ -62,6 +64,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "volume_too_large": Kind(_USER, _DOWN, _DL, False, "Split the input, or use a smaller one."),
         "download_refused": Kind(_USER, _DOWN, _DL, False, "Use a URL on the public internet."),
         "download_http_error": Kind(_USER, _DOWN, _DL, False, "Check the URL and its permissions."),
+        "download_checksum": Kind(
+            _USER, _DOWN, _DL, False, "The file is not the one whose sha256 the job names; correct one of them."
+        ),
         "download_unreachable": Kind(_USER, _DOWN, _DL, True, "Check that the server answers from the internet."),
         "download_timeout": Kind(
             _USER, _DOWN, FailureReason.TIMEOUT, True, "Raise download_time_limit_sec, or use a faster source."

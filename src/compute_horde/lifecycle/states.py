@@ -97,7 +97,7 @@ def from_wire(status: JobStatus) -> JobState | None:
 
 
 def to_wire(state: JobState) -> JobStatus:
-    """The nearest state that an older peer can parse."""
+    """The nearest state that an older peer can parse: what WebSockets carry."""
     match state:
         case JobState.QUEUED:
             return JobStatus.RECEIVED

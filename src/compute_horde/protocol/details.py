@@ -15,8 +15,9 @@ from compute_horde.protocol.enums import (
 class MinerResponse(Message):
     """The result of a job that completed.
 
-    ``exit_status``, ``timed_out`` and ``notices`` are ours; older peers ignore them. ``timed_out``: the
-    execution limit stopped the container, and what it had written was kept (G55).
+    What follows ``upload_results`` is ours; older peers ignore it. ``timed_out``: the execution limit stopped the
+    container, and what it had written was kept (G55). ``image_digest`` and ``output_hashes``: evidence for
+    cross-validation, as in ``V0JobFinishedRequest``.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -28,6 +29,8 @@ class MinerResponse(Message):
     exit_status: int | None = None
     timed_out: bool | None = None
     notices: list[str] | None = None
+    image_digest: str | None = None
+    output_hashes: dict[str, str] | None = None
 
 
 class RejectionDetails(Message):

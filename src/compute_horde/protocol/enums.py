@@ -23,7 +23,11 @@ class ExecutorClass(StrEnum):
 
 
 class JobStatus(Lenient):
-    """Names in ``status_history`` and in the validator's status updates."""
+    """Names in ``status_history`` and in the validator's status updates.
+
+    ``cancelled`` is ours, shown only to clients that announced it; on WebSockets such a job is ``failed`` with the
+    code ``cancelled``.
+    """
 
     SENT = "sent"
     RECEIVED = "received"
@@ -36,6 +40,7 @@ class JobStatus(Lenient):
     REJECTED = "rejected"
     FAILED = "failed"
     HORDE_FAILED = "horde_failed"
+    CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag, TypeAdapter
 
 from compute_horde.protocol.base import Message, StrictMessage
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import ExecutorClass, JobStatus
 from compute_horde.protocol.signing import Signature, SignedFields
@@ -52,7 +53,7 @@ class V0MachineSpecsUpdate(StrictMessage):
 
 
 ValidatorToFacilitator = Annotated[
-    V0AuthenticationRequest | V0Heartbeat | V0JobStatusUpdate | V0MachineSpecsUpdate,
+    V0AuthenticationRequest | V0Heartbeat | V0JobStatusUpdate | V0MachineSpecsUpdate | V0JobLogsResponse,
     Field(discriminator="message_type"),
 ]
 VALIDATOR_TO_FACILITATOR: TypeAdapter[ValidatorToFacilitator] = TypeAdapter(ValidatorToFacilitator)
@@ -160,7 +161,9 @@ def _kind(value: Any) -> str:
 FacilitatorToValidator = Annotated[
     Annotated[Response, Tag("Response")]
     | Annotated[V2JobRequest, Tag("V2JobRequest")]
-    | Annotated[V0JobCheated, Tag("V0JobCheated")],
+    | Annotated[V0JobCheated, Tag("V0JobCheated")]
+    | Annotated[V0CancelJobRequest, Tag("V0CancelJobRequest")]
+    | Annotated[V0JobLogsRequest, Tag("V0JobLogsRequest")],
     Discriminator(_kind),
 ]
 FACILITATOR_TO_VALIDATOR: TypeAdapter[FacilitatorToValidator] = TypeAdapter(FacilitatorToValidator)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.validator_miner import (
     GenericError,
     V0ExecutionDoneRequest,
@@ -27,7 +28,10 @@ from compute_horde.protocol.validator_miner import (
 
 EXECUTOR_PATH = "/v0.1/executor_interface/"
 
-MinerToExecutor = Annotated[V0InitialJobRequest | V0JobRequest | GenericError, Field(discriminator="message_type")]
+MinerToExecutor = Annotated[
+    V0InitialJobRequest | V0JobRequest | V0CancelJobRequest | V0JobLogsRequest | GenericError,
+    Field(discriminator="message_type"),
+]
 MINER_TO_EXECUTOR: TypeAdapter[MinerToExecutor] = TypeAdapter(MinerToExecutor)
 
 ExecutorToMiner = Annotated[
@@ -41,6 +45,7 @@ ExecutorToMiner = Annotated[
     | V0HordeFailedRequest
     | V0ExecutorFailedRequest
     | V0StreamingJobNotReadyRequest
+    | V0JobLogsResponse
     | GenericError,
     Field(discriminator="message_type"),
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, JsonValue, field_serializer
 
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.control import LogPiece
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import ExecutorClass, JobStatus
 from compute_horde.protocol.paths import artifacts_dir_problem
@@ -74,7 +75,11 @@ class StreamingRequest(Message):
 
 
 class JobRequest(Message):
-    """Body of ``POST /api/v1/job-docker/`` (section 2.5). Nothing is trimmed: the text is signed (G7)."""
+    """Body of ``POST /api/v1/job-docker/`` (section 2.5). Nothing is trimmed: the text is signed (G7).
+
+    Ours, not signed, ignored by older facilitators: ``run_cross_validation`` says that the same job will be sent
+    to the trusted miner; that other one names this one in ``cross_validates``.
+    """
 
     target_validator_hotkey: str = Field(min_length=1, max_length=64)
     executor_class: ExecutorClass = ExecutorClass.spin_up_4min__gpu_24gb
@@ -93,6 +98,8 @@ class JobRequest(Message):
     volumes: list[SingleVolume] = Field(default_factory=list)
     uploads: list[SingleFileUpload] = Field(default_factory=list)
     tag: Annotated[str, Field(max_length=MAX_TAG_CHARS)] = ""
+    run_cross_validation: bool = False
+    cross_validates: Annotated[str, Field(pattern=UUID_PATTERN)] | None = None
 
 
 class StatusEntry(Message):
@@ -112,7 +119,11 @@ class StatusEntry(Message):
 
 
 class Job(Message):
-    """The job object of create, retrieve and list (section 2.6)."""
+    """The job object of create, retrieve and list (section 2.6).
+
+    Ours: ``run_cross_validation``; ``trusted_job_uuid``, the repetition on the trusted miner once there is one;
+    ``cross_validates``, the job that this one repeats; ``cancel_requested``.
+    """
 
     uuid: str
     executor_class: str
@@ -143,6 +154,10 @@ class Job(Message):
     streaming_server_address: str = ""
     streaming_server_port: int = 0
     status_history: list[StatusEntry] = Field(default_factory=list)
+    run_cross_validation: bool = False
+    trusted_job_uuid: str | None = None
+    cross_validates: str | None = None
+    cancel_requested: bool = False
 
     @field_serializer("created_at", "last_update")
     def _iso(self, value: dt.datetime | None) -> str | None:
@@ -183,3 +198,20 @@ class JobEvent(Message):
     event: Literal["status"] = "status"
     job_uuid: str
     entry: StatusEntry
+
+
+class JobLogs(Message):
+    """One event ``logs`` of ``GET /api/v1/jobs/{uuid}/logs/`` (ours, SSE); its ``id`` is ``position``."""
+
+    position: int
+    pieces: list[LogPiece]
+
+
+class JobLogsEnd(Message):
+    """The last event, ``end``, of the same stream.
+
+    ``ended``: all that was kept has been sent. ``unavailable``: a peer on the way could not tell; the output comes
+    with the job's result.
+    """
+
+    reason: Literal["ended", "unavailable"]

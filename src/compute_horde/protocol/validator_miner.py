@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue, TypeAdapter
 
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.details import MinerResponse
 from compute_horde.protocol.enums import (
     DockerPreset,
@@ -29,8 +30,6 @@ from compute_horde.protocol.volumes import Volume
 
 VALIDATOR_PATH = "/v0.1/validator_interface/"
 AUTH_MAX_AGE_SECONDS = 10
-EXTENSIONS_HEADER = "X-CH-Extensions"
-"""Ours: space-separated names of message extensions that this peer understands."""
 
 
 class ValidatorAuthForMiner(Message):
@@ -135,6 +134,8 @@ ValidatorToMiner = Annotated[
     | V0JobAcceptedReceiptRequest
     | V0JobFinishedReceiptRequest
     | V0MainHotkeyMessage
+    | V0CancelJobRequest
+    | V0JobLogsRequest
     | GenericError,
     Field(discriminator="message_type"),
 ]
@@ -199,7 +200,11 @@ class V0MachineSpecsRequest(Message):
 
 
 class V0JobFinishedRequest(Message):
-    """The result. ``exit_status``, ``timed_out`` and ``notices`` are ours; older peers ignore them."""
+    """The result. What follows ``upload_results`` is ours; older peers ignore it.
+
+    * ``image_digest``: ``sha256:...`` of the image that ran, the same on every machine
+    * ``output_hashes``: SHA-256 in hex of each regular file below ``/output``, by path below it
+    """
 
     message_type: Literal["V0JobFinishedRequest"] = "V0JobFinishedRequest"
     job_uuid: str
@@ -210,6 +215,8 @@ class V0JobFinishedRequest(Message):
     exit_status: int | None = None
     timed_out: bool | None = None
     notices: list[str] | None = None
+    image_digest: str | None = None
+    output_hashes: dict[str, str] | None = None
 
     def to_miner_response(self) -> MinerResponse:
         return MinerResponse.model_validate(self.model_dump(exclude={"message_type", "job_uuid"}))
@@ -282,6 +289,7 @@ MinerToValidator = Annotated[
     | V0StreamingJobNotReadyRequest
     | V0MainHotkeyMessage
     | UnauthorizedError
+    | V0JobLogsResponse
     | GenericError,
     Field(discriminator="message_type"),
 ]

@@ -27,6 +27,11 @@ class Channel(Protocol):
         """Who is at the other end, for logs: ``host:port``."""
         ...
 
+    @property
+    def peer_headers(self) -> Mapping[str, str]:
+        """The headers of the other side's handshake: its request's, or its answer's. Any case."""
+        ...
+
     async def send(self, frame: str) -> None:
         """:raises ChannelClosed: the frame may not have arrived."""
         ...

@@ -18,12 +18,24 @@ class _Pipe:
 class MemoryChannel:
     """One end of a pair; see :func:`memory_pair`."""
 
-    def __init__(self, inbox: _Pipe, outbox: _Pipe, peer: str, max_frame_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        inbox: _Pipe,
+        outbox: _Pipe,
+        peer: str,
+        max_frame_bytes: int | None = None,
+        peer_headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._inbox, self._outbox, self._peer, self._max = inbox, outbox, peer, max_frame_bytes
+        self._peer_headers = dict(peer_headers or {})
 
     @property
     def peer(self) -> str:
         return self._peer
+
+    @property
+    def peer_headers(self) -> Mapping[str, str]:
+        return self._peer_headers
 
     async def send(self, frame: str) -> None:
         await asyncio.sleep(0)
@@ -49,12 +61,20 @@ class MemoryChannel:
                 pipe.frames.put_nowait(pipe.closed)
 
 
-def memory_pair(max_frame_bytes: int | None = None) -> tuple[MemoryChannel, MemoryChannel]:
-    """Two connected ends. What one sends the other receives; closing either closes both."""
+def memory_pair(
+    max_frame_bytes: int | None = None,
+    *,
+    request: Mapping[str, str] | None = None,
+    answer: Mapping[str, str] | None = None,
+) -> tuple[MemoryChannel, MemoryChannel]:
+    """Two connected ends: the one that dialled with the headers ``request``, and the one that gave ``answer``.
+
+    What one sends the other receives; closing either closes both.
+    """
     left, right = _Pipe(), _Pipe()
     return (
-        MemoryChannel(left, right, "memory:right", max_frame_bytes),
-        MemoryChannel(right, left, "memory:left", max_frame_bytes),
+        MemoryChannel(left, right, "memory:right", max_frame_bytes, answer),
+        MemoryChannel(right, left, "memory:left", max_frame_bytes, request),
     )
 
 
@@ -62,12 +82,15 @@ class MemoryDialer:
     """A :class:`~compute_horde.transport.channel.Dialer` whose servers are functions, by URL prefix."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, Accept] = {}
+        self._servers: dict[str, tuple[Accept, Mapping[str, str]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def serve(self, prefix: str, accept: Accept) -> None:
-        """Let every URL that begins with ``prefix`` be answered by ``accept(url, headers, channel)``."""
-        self._servers[prefix] = accept
+    def serve(self, prefix: str, accept: Accept, headers: Mapping[str, str] | None = None) -> None:
+        """Let every URL that begins with ``prefix`` be answered by ``accept(url, headers, channel)``.
+
+        ``headers``: of the answer to the handshake.
+        """
+        self._servers[prefix] = (accept, dict(headers or {}))
 
     def unplug(self, prefix: str) -> None:
         del self._servers[prefix]
@@ -75,10 +98,11 @@ class MemoryDialer:
     async def dial(
         self, url: str, *, headers: Mapping[str, str] | None = None, max_frame_bytes: int, timeout_s: float = 10
     ) -> Channel:
-        accept = next((server for prefix, server in self._servers.items() if url.startswith(prefix)), None)
-        if accept is None:
+        served = next((server for prefix, server in self._servers.items() if url.startswith(prefix)), None)
+        if served is None:
             raise DialFailed(f"cannot connect to {url}: nobody serves it")
-        near, far = memory_pair(max_frame_bytes)
+        accept, answer = served
+        near, far = memory_pair(max_frame_bytes, request=headers, answer=answer)
         task = asyncio.ensure_future(accept(url, dict(headers or {}), far))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

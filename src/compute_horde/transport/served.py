@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import uvicorn
@@ -29,6 +29,10 @@ class ServedChannel:
     def peer(self) -> str:
         client = self._websocket.client
         return f"{client.host}:{client.port}" if client else "unknown"
+
+    @property
+    def peer_headers(self) -> Mapping[str, str]:
+        return self._websocket.headers
 
     async def send(self, frame: str) -> None:
         if self._closed:

@@ -22,6 +22,11 @@ class WebSocketChannel:
         address = self._connection.remote_address
         return f"{address[0]}:{address[1]}" if address else "unknown"
 
+    @property
+    def peer_headers(self) -> Mapping[str, str]:
+        response = self._connection.response
+        return dict(response.headers.raw_items()) if response else {}
+
     async def send(self, frame: str) -> None:
         try:
             await self._connection.send(frame)

@@ -40,6 +40,8 @@ HTTP = (
     sdk_facilitator.CheatReport,
     sdk_facilitator.Feedback,
     sdk_facilitator.JobEvent,
+    sdk_facilitator.JobLogs,
+    sdk_facilitator.JobLogsEnd,
     receipts.Receipt,
 )
 
@@ -96,7 +98,10 @@ def test_a_malformed_frame_without_details_still_says_something() -> None:
 
 @pytest.mark.parametrize("link", ["validator_to_facilitator", "facilitator_to_validator"])
 def test_the_facilitators_link_refuses_unknown_keys_and_the_miners_ignores_them(link: str) -> None:
+    ours = {"V0CancelJobRequest", "V0JobLogsRequest", "V0JobLogsResponse"}  # free to grow
     for path in GOLDEN.glob(f"{link}.*.json"):
+        if path.name.split(".")[1] in ours:
+            continue
         with pytest.raises(MalformedFrame):
             parse_frame(LINKS[link], path.read_text().rstrip("\n")[:-1] + ',"new_key":1}')
     for path in GOLDEN.glob("miner_to_validator.*.json"):

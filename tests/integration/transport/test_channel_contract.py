@@ -30,6 +30,8 @@ class Line:
         near = await self.dialer.dial(self.url, headers={"X-Test": "1"}, max_frame_bytes=LIMIT)
         headers, far = await asyncio.wait_for(self.accepted.get(), 5)
         assert {name.lower(): value for name, value in headers.items()}["x-test"] == "1"
+        assert {name.lower(): value for name, value in far.peer_headers.items()}["x-test"] == "1"
+        assert {name.lower(): value for name, value in near.peer_headers.items()}["x-answer"] == "2"
         return near, far
 
 
@@ -41,7 +43,7 @@ async def in_memory() -> AsyncIterator[Line]:
         line.accepted.put_nowait((headers, channel))
 
     assert isinstance(line.dialer, MemoryDialer)
-    line.dialer.serve("ws://h/", accept)
+    line.dialer.serve("ws://h/", accept, {"X-Answer": "2"})
     yield line
 
 
@@ -52,7 +54,7 @@ async def over_sockets() -> AsyncIterator[Line]:
 
     @websocket("/line")
     async def handler(socket: "WebSocket[Any, Any, Any]") -> None:
-        await socket.accept()
+        await socket.accept(headers={"X-Answer": "2"})
         accepted.put_nowait((dict(socket.headers), ServedChannel(socket)))
         await over.wait()
 

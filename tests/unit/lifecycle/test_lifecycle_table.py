@@ -76,7 +76,7 @@ def test_wire_names_go_both_ways_and_ours_have_a_neighbour() -> None:
     for status in set(JobStatus) - {JobStatus.UNKNOWN}:
         state = from_wire(status)
         assert state is not None
-        assert to_wire(state) is status
+        assert to_wire(state) is (JobStatus.FAILED if status is JobStatus.CANCELLED else status)
     assert to_wire(JobState.QUEUED) is JobStatus.RECEIVED
     assert to_wire(JobState.CANCELLED) is JobStatus.FAILED
 

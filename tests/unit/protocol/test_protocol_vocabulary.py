@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from compute_horde.protocol import enums, paths
+from compute_horde.protocol.compat.cancelled import disguised, without_disguise
 from compute_horde.protocol.compat.executors import executor_failed, streaming_not_ready
 from compute_horde.protocol.compat.labels import LABELS
-from compute_horde.protocol.enums import ExecutorClass, Fault, JobStatus, Stage
+from compute_horde.protocol.details import FailureDetails, StatusMetadata
+from compute_horde.protocol.enums import ExecutorClass, FailureReason, Fault, JobStatus, Stage
 from compute_horde.protocol.executor_classes import EXECUTOR_CLASSES
 from compute_horde.protocol.facilitator_validator import Response
 from compute_horde.protocol.problems import Problem
@@ -40,7 +42,7 @@ VOCABULARIES: dict[type[enums.Lenient], str] = {
     ),
     enums.JobStatus: (
         "sent received accepted executor_ready volumes_ready streaming_ready execution_done completed rejected "
-        "failed horde_failed unknown"
+        "failed horde_failed cancelled unknown"
     ),
 }
 
@@ -197,3 +199,31 @@ def test_a_response_carries_its_error_and_a_result_its_answer() -> None:
     done = V0JobFinishedRequest(job_uuid="u", docker_process_stdout="o", docker_process_stderr="e", timed_out=True)
     answer = done.to_miner_response()
     assert (answer.docker_process_stdout, answer.timed_out, answer.model_extra) == ("o", True, {})
+
+
+def _failed_with(code: str) -> StatusMetadata:
+    context = Problem(code=code, message="m").to_context()
+    details = FailureDetails(reason=FailureReason.UNKNOWN, stage=Stage.UNKNOWN, message="m", context=context)
+    return StatusMetadata(job_failure_details=details)
+
+
+@pytest.mark.parametrize(
+    ("status", "metadata", "real"),
+    [
+        (JobStatus.FAILED, _failed_with("cancelled"), JobStatus.CANCELLED),
+        (JobStatus.FAILED, _failed_with("nonzero_exit"), JobStatus.FAILED),
+        (JobStatus.FAILED, StatusMetadata(), JobStatus.FAILED),
+        (JobStatus.FAILED, None, JobStatus.FAILED),
+        (JobStatus.COMPLETED, _failed_with("cancelled"), JobStatus.COMPLETED),
+    ],
+)
+def test_a_cancelled_job_is_known_by_its_code(
+    status: JobStatus, metadata: StatusMetadata | None, real: JobStatus
+) -> None:
+    assert without_disguise(status, metadata) is real
+    assert disguised(real) is status
+
+
+def test_a_failure_of_an_older_peer_is_no_cancellation() -> None:
+    details = FailureDetails(reason=FailureReason.UNKNOWN, stage=Stage.UNKNOWN, message="m")
+    assert without_disguise(JobStatus.FAILED, StatusMetadata(job_failure_details=details)) is JobStatus.FAILED

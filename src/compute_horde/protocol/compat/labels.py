@@ -18,6 +18,7 @@ LABELS: Mapping[JobStatus, str] = MappingProxyType(
         JobStatus.REJECTED: "Rejected",
         JobStatus.FAILED: "Failed",
         JobStatus.HORDE_FAILED: "Failed",  # SDK 0.0.7 and 0.0.10 cannot parse a label of its own
+        JobStatus.CANCELLED: "Failed",
         JobStatus.UNKNOWN: "Failed",
     }
 )

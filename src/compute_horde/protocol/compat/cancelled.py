@@ -1,0 +1,22 @@
+"""The status ``cancelled``, and how peers that do not know of it are told (every release of the existing network)."""
+
+from compute_horde.protocol.details import StatusMetadata
+from compute_horde.protocol.enums import JobStatus
+from compute_horde.protocol.problems import Problem
+
+CANCELLED_CODE = "cancelled"
+"""The code, in the failure's context, that makes a ``failed`` job a cancelled one."""
+
+
+def without_disguise(status: JobStatus, metadata: StatusMetadata | None) -> JobStatus:
+    """The status behind one from a WebSocket: ``failed`` with our code is ``cancelled``."""
+    details = metadata.job_failure_details if metadata else None
+    if status is not JobStatus.FAILED or details is None:
+        return status
+    found = Problem.from_context(details.context, details.message)
+    return JobStatus.CANCELLED if found and found.code == CANCELLED_CODE else status
+
+
+def disguised(status: JobStatus) -> JobStatus:
+    """The status for a peer that did not announce ``cancel``."""
+    return JobStatus.FAILED if status is JobStatus.CANCELLED else status
