@@ -1,4 +1,4 @@
-"""The status ``cancelled``, and how peers that do not know of it are told (every release of the existing network)."""
+"""The status ``cancelled``, and how peers of the existing network, which do not know it, are told."""
 
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import JobStatus
