@@ -77,6 +77,13 @@ def write(root: Path, relative_path: str) -> int:
         return os.open(name, _WRITE, 0o666, dir_fd=parent)
 
 
+def remove(root: Path, relative_path: str) -> None:
+    """Delete a file below ``root``. :raises OSError:"""
+    *parents, name = relative_path.split("/")
+    with folder(root, tuple(parents)) as parent:
+        os.unlink(name, dir_fd=parent)
+
+
 def remove_tree(path: Path) -> None:
     """Delete a folder of any depth with a handful of descriptors: subfolders are first moved up to the top."""
     try:

@@ -3,10 +3,13 @@
 import asyncio
 from pathlib import Path
 
+import structlog
+
 from compute_horde.executor.disk import watch
 from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.folders import JobFolders
 from compute_horde.executor.logs import JobLog
+from compute_horde.executor.printed import Printed
 from compute_horde.executor.runtime import (
     ContainerRuntime,
     ContainerSpec,
@@ -20,9 +23,13 @@ from compute_horde.protocol.enums import DockerPreset
 from compute_horde.protocol.paths import artifacts_dir_problem
 from compute_horde.protocol.validator_miner import V0JobRequest
 
+log = structlog.get_logger(__name__)
+
 STOP_GRACE_SECONDS = 1
+CANCEL_GRACE_SECONDS = 2
 START_SECONDS = 60
 _GONE_SECONDS = 60
+_CANCEL_SECONDS = 10
 
 
 class Execution:
@@ -31,6 +38,8 @@ class Execution:
     def __init__(self, settings: ExecutorSettings, runtime: ContainerRuntime, folders: JobFolders) -> None:
         self._settings, self._runtime, self._folders = settings, runtime, folders
         self._log: JobLog | None = None
+        self.printed = Printed()
+        self.image: Image | None = None
         self.container: RunningContainer | None = None
         self.exit_status: int | None = None
         self.timed_out, self._limit = False, 0.0
@@ -53,7 +62,8 @@ class Execution:
         :raises JobFailure: ``nonzero_exit``, ``out_of_memory``, ``disk_full``, ``container_start_failed``, ...
         """
         spec = self._spec(job, image)
-        self._log, self._limit = JobLog(self._folders.logs, self._settings.log_bytes), limit_s
+        self._log = JobLog(self._folders.logs, self._settings.log_bytes, self.printed)
+        self.image, self._limit = image, limit_s
         try:
             async with asyncio.timeout(START_SECONDS):
                 self.container = await self._runtime.start(spec, self._log.feed)
@@ -71,6 +81,18 @@ class Execution:
             text = f"The execution time limit of {round(self._limit, 1):g} s came before the job wrote its output."
             return failure("execution_timeout", text, exit_status=self.exit_status)
         return failed
+
+    async def cancel(self) -> None:
+        """Stop the container where one runs, and take in what it prints until it is gone."""
+        if self.container is not None and self.exit_status is None:
+            try:
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    await self.container.stop(CANCEL_GRACE_SECONDS)
+                    await self.container.wait()
+            except (TimeoutError, JobFailure) as error:
+                log.warning("a cancelled container was not seen to end", why=str(error))
+        if self._log is not None:
+            self._log.close()
 
     async def close(self) -> None:
         """Remove the container, whatever it is doing."""

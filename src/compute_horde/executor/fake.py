@@ -8,6 +8,7 @@ from pathlib import Path
 from compute_horde.executor.errors import failure
 from compute_horde.executor.runtime import STDOUT, ContainerSpec, Ended, EngineFacts, Image, Sink
 
+DIGEST = f"sha256:{'1' * 64}"
 FACTS = EngineFacts(version="fake", memory_limit=True, pids_limit=True, runtimes=frozenset({"runc"}), cpus=2)
 
 
@@ -94,7 +95,7 @@ async def _run(program: Program, process: FakeProcess) -> int:
 class FakeRuntime:
     """A :class:`~.runtime.ContainerRuntime`. ``programs``: by the command's first word, beside the usual ones."""
 
-    images: Mapping[str, Image] = field(default_factory=lambda: {"image": Image("sha256:1", False)})
+    images: Mapping[str, Image] = field(default_factory=lambda: {"image": Image(DIGEST, False)})
     programs: Mapping[str, Program] = field(default_factory=dict)
     facts: EngineFacts = FACTS
     pulled: list[str] = field(default_factory=list)

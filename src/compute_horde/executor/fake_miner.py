@@ -2,12 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from compute_horde.protocol.base import Message, parse_frame
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.enums import DockerPreset, ExecutorClass
+from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension, announced, announcement
 from compute_horde.protocol.miner_executor import EXECUTOR_TO_MINER, executor_token
 from compute_horde.protocol.receipts import JobStartedPayload
 from compute_horde.protocol.validator_miner import (
@@ -65,7 +67,8 @@ def job_request(job_uuid: str, /, **fields: Any) -> V0JobRequest:
 class FakeMiner:
     """Hands out one job to whoever brings its token, and keeps what the executor says.
 
-    ``drop_after``: names of messages after which the connection breaks, once each.
+    ``drop_after``: names of messages after which the connection breaks, once each. ``extensions``: what it
+    announces; ``announced`` is what the executor did. Answers about output are kept apart, in ``logs``.
     """
 
     url = "ws://miner"
@@ -75,6 +78,7 @@ class FakeMiner:
         initial: Mapping[str, Any] | None = None,
         job: Mapping[str, Any] | None = None,
         drop_after: tuple[str, ...] = (),
+        extensions: Iterable[Extension] = LINK_EXTENSIONS,
     ) -> None:
         self.job_uuid = str(uuid.uuid4())
         self.token = executor_token(self.job_uuid, str(uuid.uuid4()))
@@ -83,8 +87,12 @@ class FakeMiner:
         self._drop_after = list(drop_after)
         self.connections: list[list[Message]] = []
         self.dialer = MemoryDialer()
-        self.dialer.serve(self.url, self._accept)
+        self.dialer.serve(self.url, self._accept, announcement(extensions))
         self.refuses, self.is_over = False, asyncio.Event()
+        self.announced: frozenset[Extension] = frozenset()
+        self.logs: list[V0JobLogsResponse] = []
+        self._channel: Channel | None = None
+        self._news = asyncio.Event()
 
     @property
     def messages(self) -> list[Message]:
@@ -98,6 +106,36 @@ class FakeMiner:
     def names(self) -> list[str]:
         return [type(message).__name__ for message in self.messages]
 
+    async def say(self, message: Message) -> None:
+        """Send something on the connection that is there."""
+        if self._channel is None:
+            raise RuntimeError("no executor is connected")
+        await self._channel.send(message.to_frame())
+
+    async def cancel(self) -> None:
+        await self.say(V0CancelJobRequest(job_uuid=self.job_uuid))
+
+    async def ask(self, position: int, request_id: str = "") -> None:
+        """Ask for output; the answer comes to ``logs``."""
+        request_id = request_id or str(uuid.uuid4())
+        await self.say(V0JobLogsRequest(job_uuid=self.job_uuid, request_id=request_id, position=position))
+
+    async def read(self, position: int) -> V0JobLogsResponse:
+        """Ask for output and wait for the answer."""
+        await self.ask(position, request_id := str(uuid.uuid4()))
+        while not (found := [one for one in self.logs if one.request_id == request_id]):
+            await self._heard()
+        return found[0]
+
+    async def reached(self, name: str) -> None:
+        """Wait until a message of this type has come over the last connection."""
+        while name not in self.names():
+            await self._heard()
+
+    async def _heard(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
     async def _accept(self, url: str, headers: Mapping[str, str], channel: Channel) -> None:
         if self.refuses or not url.endswith(f"/v0.1/executor_interface/{self.token}"):
             await channel.send(GenericError(details=f"No job waiting for token {self.token}").to_frame())
@@ -105,6 +143,7 @@ class FakeMiner:
             return
         received: list[Message] = []
         self.connections.append(received)
+        self._channel, self.announced = channel, announced(headers)
         try:
             await channel.send(self._initial.to_frame())
             await self._converse(channel, received)
@@ -114,6 +153,10 @@ class FakeMiner:
     async def _converse(self, channel: Channel, received: list[Message]) -> None:
         while True:
             message = parse_frame(EXECUTOR_TO_MINER, await channel.receive())
+            self._news.set()
+            if isinstance(message, V0JobLogsResponse):
+                self.logs.append(message)
+                continue
             received.append(message)
             name = type(message).__name__
             if name in self._drop_after:

@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import structlog
 
 from compute_horde.executor.artifacts import collect
 from compute_horde.executor.errors import JobFailure, failure
+from compute_horde.executor.evidence import Hashing
 from compute_horde.executor.execution import Execution
 from compute_horde.executor.folders import JobFolders
+from compute_horde.executor.follow import Follower
 from compute_horde.executor.limits import StageLimits
 from compute_horde.executor.link import LinkLost, MinerLink
 from compute_horde.executor.network import WebClient
@@ -51,6 +54,8 @@ class JobRun:
         self._deadline = RunningDeadline(0, 0)
         self._images: dict[str, Image] = {}
         self.execution = Execution(settings, runtime, folders)
+        self._follower = Follower(self.execution.printed, link.answer)
+        link.follow(self._follower)
 
     async def run(self, startup_deadline: float, preparing: "asyncio.Task[None]") -> Message:
         """The message that ends the job. ``startup_deadline``: on the loop's clock. ``preparing`` makes the
@@ -65,12 +70,39 @@ class JobRun:
             raise LinkLost("the miner sent no job in time") from None
         self._job_uuid = initial.job_uuid
         try:
+            return await self._unless_cancelled(self._judged(preparing, initial, startup_deadline))
+        finally:
+            self._follower.end()
+
+    async def _unless_cancelled(self, work: Coroutine[Any, Any, Message]) -> Message:
+        """The message of ``work``, which is broken off when the job is cancelled before it has one."""
+        stages = asyncio.ensure_future(work)
+        cancelled = asyncio.ensure_future(self._link.cancelled())
+        either: set[asyncio.Future[Any]] = {stages, cancelled}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if stages.done():
+                return stages.result()
+        finally:
+            stages.cancel()
+            cancelled.cancel()
+            await asyncio.wait(either)
+            if not stages.cancelled():
+                stages.exception()  # it ended in the very moment in which it was broken off
+        log.info("the job is cancelled", job_uuid=self._job_uuid, stage=self._stage.value)
+        await self.execution.cancel()
+        return self._failed(failure("cancelled", "The job was cancelled.", stage=self._stage))
+
+    async def _judged(
+        self, preparing: "asyncio.Task[None]", initial: V0InitialJobRequest, startup_deadline: float
+    ) -> Message:
+        try:
             await preparing
             return await self._stages(initial, startup_deadline)
         except JobFailure as failed:
             log.info("the job failed", job_uuid=self._job_uuid, code=failed.problem.code)
             return self._failed(failed)
-        except (LinkLost, asyncio.CancelledError):
+        except LinkLost:
             raise
         except Exception as error:
             kind = type(error).__name__
@@ -132,22 +164,32 @@ class JobRun:
     async def _upload(self, job: V0JobRequest, limits: StageLimits) -> Message:
         self._stage = Stage.RESULT_UPLOAD
         self._deadline.extend(limits.upload)
-        execution, folders = self.execution, self._folders
-        folders.show_logs()
+        self._folders.show_logs()
+        hashing = Hashing(self._folders.output)
+        try:
+            artifacts, results, notices = await self._deliver(job)
+            now = asyncio.get_running_loop().time()
+            hashes = await hashing.result(self._deadline.remaining(now))
+        finally:
+            await hashing.close()
+        notices += hashes.notices
+        return finished(self._job_uuid, self.execution, artifacts, results, notices, hashes.by_path)
+
+    async def _deliver(self, job: V0JobRequest) -> tuple[dict[str, str], dict[str, str] | None, list[str]]:
+        """Artifacts, what the uploads were answered with, and notices."""
+        folders, results = self._folders, None
+        artifacts, notices = dict[str, str](), list[str]()
         async with self._within(failure("upload_timeout", "The outputs were not uploaded in time.")):
-            artifacts: dict[str, str] = {}
-            notices: list[str] = []
             if job.artifacts_dir:
                 artifacts, notices = await asyncio.to_thread(collect, folders.artifacts, job.artifacts_dir)
-            results = None
             if job.output_upload is not None:
                 uploader = Uploader(self._settings, self._web, folders.output, folders.transfer)
                 try:
                     results = await uploader.upload(job.output_upload)
                 except JobFailure as failed:
-                    raise execution.blame_limit(failed) from None
+                    raise self.execution.blame_limit(failed) from None
                 notices += uploader.notices
-        return finished(self._job_uuid, execution, artifacts, results, notices)
+        return artifacts, results, notices
 
     async def _image(self, ref: str) -> Image:
         if ref not in self._images:

@@ -2,11 +2,19 @@
 
 import asyncio
 import itertools
-from typing import Any, TypeVar
+from collections import deque
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.protocol.control import (
+    MAX_LOGS_WAITING,
+    V0CancelJobRequest,
+    V0JobLogsRequest,
+    V0JobLogsResponse,
+)
+from compute_horde.protocol.extensions import Extension, announced, announcement
 from compute_horde.protocol.miner_executor import EXECUTOR_PATH, MINER_TO_EXECUTOR
 from compute_horde.protocol.validator_miner import GenericError, V0InitialJobRequest, V0JobRequest
 from compute_horde.transport.backoff import backoff
@@ -25,8 +33,23 @@ class LinkLost(ConnectionError):  # noqa: N818 - an event
     """The miner cannot be reached any more, or does not know this token: there is no job to go on with."""
 
 
+class LogSource(Protocol):
+    """What answers the miner's requests for output."""
+
+    def ask(self, request: V0JobLogsRequest) -> None:
+        """A request came. Its answer goes to :meth:`MinerLink.answer`."""
+        ...
+
+    def drop(self) -> None:
+        """Nobody waits any more: the connection is gone."""
+        ...
+
+
 class MinerLink:
-    """Messages of one job. Those sent are repeated on a new connection; repeated requests are dropped."""
+    """Messages of one job. Those sent are repeated on a new connection; repeated requests are dropped.
+
+    Answers about output are not: they go out when no message waits, on the connection that asked, or never.
+    """
 
     def __init__(self, dialer: Dialer, miner_url: str, token: str, redial_s: float = REDIAL_SECONDS) -> None:
         self._dialer, self._url = dialer, miner_url.rstrip("/") + EXECUTOR_PATH + token
@@ -34,8 +57,12 @@ class MinerLink:
         loop = asyncio.get_running_loop()
         self._initial: asyncio.Future[V0InitialJobRequest] = loop.create_future()
         self._job: asyncio.Future[V0JobRequest] = loop.create_future()
+        self._cancel: asyncio.Future[None] = loop.create_future()
         self._outbox: list[str] = []
         self._sent = 0
+        self._answers: deque[str] = deque(maxlen=MAX_LOGS_WAITING)
+        self._source: LogSource | None = None
+        self._extensions: frozenset[Extension] = frozenset()
         self._more, self.finished = asyncio.Event(), False
         self._served = asyncio.create_task(self._serve())
 
@@ -47,6 +74,10 @@ class MinerLink:
         """The job request. :raises LinkLost:"""
         return await self._or_lost(self._job)
 
+    async def cancelled(self) -> None:
+        """Wait until the job is cancelled."""
+        await asyncio.shield(self._cancel)
+
     async def lost(self) -> None:
         """Wait for the loss of the link. :raises LinkLost: always, unless cancelled."""
         await asyncio.shield(self._served)
@@ -56,6 +87,16 @@ class MinerLink:
         """Queue a message: it goes out on this connection, or again on the next."""
         self._outbox.append(message.to_frame())
         self._more.set()
+
+    def follow(self, source: LogSource) -> None:
+        """Let ``source`` answer requests for output from now on."""
+        self._source = source
+
+    def answer(self, response: V0JobLogsResponse) -> None:
+        """Queue an answer; without a connection that can take it, it is dropped."""
+        if Extension.LOGS in self._extensions:
+            self._answers.append(response.to_frame())
+            self._more.set()
 
     def finish(self, last: Message) -> None:
         """Queue the last message; nothing may follow it."""
@@ -99,7 +140,9 @@ class MinerLink:
             async with asyncio.timeout(self._redial_s):
                 for pause in backoff(first_s=0.05, cap_s=5):
                     try:
-                        return await self._dialer.dial(self._url, max_frame_bytes=MAX_MINER_FRAME_BYTES)
+                        return await self._dialer.dial(
+                            self._url, headers=announcement(), max_frame_bytes=MAX_MINER_FRAME_BYTES
+                        )
                     except DialFailed as error:
                         why = type(error.__cause__ or error).__name__
                         log.debug("cannot reach the miner", why=why)
@@ -111,6 +154,7 @@ class MinerLink:
     async def _converse(self, channel: Channel) -> None:
         """Send and receive until the last message is away. :raises ChannelClosed, LinkLost:"""
         self._sent = 0
+        self._extensions = announced(channel.peer_headers)
         sender, receiver = asyncio.create_task(self._send_all(channel)), asyncio.create_task(self._listen(channel))
         try:
             done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,16 +165,32 @@ class MinerLink:
                 receiver.result()
         finally:
             await _cancel(sender, receiver)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Whoever asked for output over the connection that ended asks again, if at all."""
+        self._extensions = frozenset()
+        self._answers.clear()
+        if self._source is not None:
+            self._source.drop()
 
     async def _send_all(self, channel: Channel) -> None:
         while True:
             self._more.clear()
-            while self._sent < len(self._outbox):
-                await channel.send(self._outbox[self._sent])
-                self._sent += 1
+            while self._sent < len(self._outbox) or self._answers:
+                await self._send_next(channel)
             if self.finished:
                 return
             await self._more.wait()
+
+    async def _send_next(self, channel: Channel) -> None:
+        """Messages before answers; only the very last one comes behind those that are ready."""
+        left = len(self._outbox) - self._sent
+        if self._answers and (left == 0 or (self.finished and left == 1)):
+            await channel.send(self._answers.popleft())
+        else:
+            await channel.send(self._outbox[self._sent])
+            self._sent += 1
 
     async def _listen(self, channel: Channel) -> None:
         for number in itertools.count():
@@ -144,10 +204,23 @@ class MinerLink:
                     _settle(self._initial, message)
                 case V0JobRequest():
                     _settle(self._job, message)
+                case V0CancelJobRequest():
+                    if self._is_ours(message.job_uuid):
+                        _settle(self._cancel, None)
+                case V0JobLogsRequest():
+                    if self._is_ours(message.job_uuid) and self._source is not None:
+                        self._source.ask(message)
                 case GenericError():
                     if number == 0 or not self._initial.done():
                         raise LinkLost("the miner does not know this executor's token")
                     log.warning("the miner reported an error", details=self._without_token(message))
+
+    def _is_ours(self, job_uuid: str) -> bool:
+        """Whether a message is about this job, which the initial request names."""
+        ours = self._initial.done() and self._initial.result().job_uuid == job_uuid
+        if not ours:
+            log.warning("the miner speaks of another job", other=job_uuid[:64])
+        return ours
 
     def _without_token(self, message: GenericError) -> str:
         return (message.details or "").replace(self._token, "<token>")[:500]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO
 
+from compute_horde.executor.printed import Printed
 from compute_horde.executor.runtime import STDERR, STDOUT
 
 RESULT_CHARS = 1_000_000
@@ -56,9 +57,10 @@ class StreamLog:
 
 
 class JobLog:
-    """Both streams of a job, kept where the job cannot reach them."""
+    """Both streams of a job, kept where the job cannot reach them; ``printed`` is told of both in their order."""
 
-    def __init__(self, folder: Path, cap: int) -> None:
+    def __init__(self, folder: Path, cap: int, printed: Printed) -> None:
+        self._printed = printed
         self._streams = {
             STDOUT: StreamLog(folder / "stdout.txt", cap),
             STDERR: StreamLog(folder / "stderr.txt", cap),
@@ -67,6 +69,7 @@ class JobLog:
     def feed(self, stream: int, data: bytes) -> None:
         """The container's sink."""
         self._streams[STDERR if stream == STDERR else STDOUT].feed(data)
+        self._printed.feed(stream, data)
 
     @property
     def stdout(self) -> str:
@@ -77,5 +80,7 @@ class JobLog:
         return self._streams[STDERR].text()
 
     def close(self) -> None:
+        """The output is over. Twice is fine."""
+        self._printed.end()
         for stream in self._streams.values():
             stream.close()

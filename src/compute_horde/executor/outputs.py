@@ -30,7 +30,7 @@ def zip_folder(
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         confined.folder(folder) as top,
     ):
-        for path, parent in _files(top, (), notices):
+        for path, parent in files(top, (), notices):
             if path in leave_out or stop.is_set():
                 continue
             if written >= entries:
@@ -44,8 +44,8 @@ def zip_folder(
     return notices
 
 
-def _files(folder: int, parts: tuple[str, ...], notices: list[str]) -> Iterator[tuple[str, int]]:
-    """Paths below the top with the descriptor of their folder, in order."""
+def files(folder: int, parts: tuple[str, ...], notices: list[str]) -> Iterator[tuple[str, int]]:
+    """Paths below the top, folders apart, with the descriptor of their folder, in order."""
     with os.scandir(folder) as found:
         entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
     for name, is_folder in entries:
@@ -56,7 +56,7 @@ def _files(folder: int, parts: tuple[str, ...], notices: list[str]) -> Iterator[
             notices.append(f"The output {_shown('/'.join(path))} was left out: it lies too deep.")
         else:
             with contextlib.suppress(OSError), _inside(folder, name) as inner:
-                yield from _files(inner, path, notices)
+                yield from files(inner, path, notices)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """Waiting that a cancellation must not cut short."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -31,3 +33,20 @@ async def unbroken(work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[N
 
 async def _call(function: Callable[[T], Awaitable[None]], argument: T) -> None:
     await function(argument)
+
+
+async def in_thread(stop: threading.Event, function: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
+    """``function`` in a thread. Cancelled, it sets ``stop`` and waits for the thread's end before it raises."""
+    working = asyncio.ensure_future(asyncio.to_thread(function, *args, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        stop.set()
+        await unbroken(_settled(working))
+        raise
+
+
+async def _settled(work: "asyncio.Future[T]") -> None:
+    """Its end, whatever it brought."""
+    await asyncio.wait({work})
+    work.exception()

@@ -15,6 +15,7 @@ def finished(
     artifacts: dict[str, str],
     upload_results: dict[str, str] | None,
     notices: list[str],
+    output_hashes: dict[str, str],
 ) -> Message:
     """The result of a job that ran to its end or to its time limit."""
     message = V0JobFinishedRequest(
@@ -26,6 +27,8 @@ def finished(
         exit_status=execution.exit_status,
         timed_out=execution.timed_out,
         notices=notices[:MAX_NOTICES] or None,
+        image_digest=execution.image.id if execution.image else None,
+        output_hashes=output_hashes,
     )
     return last_message(message)
 

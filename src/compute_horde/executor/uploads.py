@@ -13,6 +13,7 @@ from compute_horde.executor import confined
 from compute_horde.executor.errors import failure
 from compute_horde.executor.network import WebClient
 from compute_horde.executor.outputs import zip_folder
+from compute_horde.executor.patience import in_thread
 from compute_horde.executor.send import PAUSES, Delivery, Sender
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.protocol.uploads import (
@@ -93,18 +94,16 @@ class Uploader:
     ) -> _Task:
         file = opened.enter_context(tempfile.TemporaryFile(dir=self._transfer))  # noqa: SIM115 - closed with the rest
         stop = threading.Event()
-        try:
-            self.notices += await asyncio.to_thread(
-                zip_folder,
-                self._output,
-                file,
-                leave_out=leave_out,
-                entries=self._settings.output_zip_entries,
-                size=self._settings.output_max_bytes,
-                stop=stop,
-            )
-        finally:
-            stop.set()
+        self.notices += await in_thread(
+            stop,
+            zip_folder,
+            self._output,
+            file,
+            leave_out=leave_out,
+            entries=self._settings.output_zip_entries,
+            size=self._settings.output_max_bytes,
+            stop=stop,
+        )
         form = wanted.form_fields or {} if isinstance(wanted, ZipAndHttpPostUpload) else None
         return _Task(key, Delivery(wanted.url, file, ZIP_NAME, form, {}))
 

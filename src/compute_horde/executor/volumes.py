@@ -5,6 +5,7 @@ import base64
 import binascii
 import io
 import os
+import re
 import threading
 from pathlib import Path
 from typing import BinaryIO, assert_never
@@ -13,8 +14,9 @@ import httpx
 
 from compute_horde.executor import confined
 from compute_horde.executor.download import Downloader
-from compute_horde.executor.errors import failure
+from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.huggingface import load_snapshot
+from compute_horde.executor.patience import in_thread
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.executor.unzip import ZipLimits, unzip
 from compute_horde.protocol.volumes import (
@@ -25,6 +27,9 @@ from compute_horde.protocol.volumes import (
     Volume,
     ZipUrlVolume,
 )
+
+CHECKSUM_PREFIX = "sha256="
+_CHECKSUM = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class VolumeLoader:
@@ -64,21 +69,23 @@ class VolumeLoader:
         archive.unlink()
 
     async def _load_file(self, volume: SingleFileVolume) -> None:
+        url, digest = _checked_url(volume.url)
         try:
             descriptor = confined.write(self._folder, volume.relative_path)
         except OSError as error:
             text = f"The input {volume.relative_path!r} cannot be written: {error.strerror}."
             raise failure("volume_invalid", text) from None
-        with os.fdopen(descriptor, "wb") as file:
-            await self._downloader.fetch(volume.url, file)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                await self._downloader.fetch(url, file, digest)
+        except JobFailure:
+            confined.remove(self._folder, volume.relative_path)
+            raise
 
     async def _unzip(self, file: BinaryIO, relative_path: str | None) -> None:
         limits = ZipLimits(self._settings.input_zip_entries, self._settings.download_max_bytes)
         stop = threading.Event()
-        try:
-            await asyncio.to_thread(unzip, file, self._subfolder(relative_path), limits, stop)
-        finally:
-            stop.set()
+        await in_thread(stop, unzip, file, self._subfolder(relative_path), limits, stop)
 
     def _subfolder(self, relative_path: str | None) -> Path:
         parts = tuple(part for part in (relative_path or "").split("/") if part)
@@ -95,3 +102,14 @@ def _decoded(contents: str) -> bytes:
         return base64.b64decode("".join(contents.split()), validate=True)
     except (binascii.Error, ValueError):
         raise failure("volume_not_base64", "The inline volume is not base64.") from None
+
+
+def _checked_url(url: str) -> tuple[str, str | None]:
+    """The URL to ask, without its fragment, and the SHA-256 in hex that the fragment names, if any."""
+    address, _, fragment = url.partition("#")
+    if not fragment.startswith(CHECKSUM_PREFIX):
+        return address, None
+    digest = fragment.removeprefix(CHECKSUM_PREFIX)
+    if not _CHECKSUM.fullmatch(digest):
+        raise failure("volume_invalid", "The checksum in an input's URL is not sha256= and 64 hex digits.")
+    return address, digest.lower()

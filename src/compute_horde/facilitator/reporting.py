@@ -58,10 +58,7 @@ class CheatReports:
         if len(frame.encode()) > link.max_frame_bytes:
             log.warning("cheat report exceeds this connection's frame limit", job_uuid=job_uuid)
             return
-        key = f"cheated:{job_uuid}"
-        if key not in link.pushed:
-            link.pushed.add(key)
-            link.outbox.put_nowait(Outgoing(frame, self._delivery(job_uuid)))
+        link.push_once(f"cheated:{job_uuid}", Outgoing(frame, self._delivery(job_uuid)))
 
     def _delivery(self, job_uuid: str) -> Callable[[], Awaitable[None]]:
         return lambda: self._reports.mark_delivered(job_uuid)

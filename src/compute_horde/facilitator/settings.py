@@ -30,3 +30,6 @@ class FacilitatorSettings(ServiceSettings):
     silence_margin: float = Field(
         300, ge=0, description="Seconds beyond all of a job's limits before a silent validator's job is given up."
     )
+    cancel_limit: float = Field(
+        60, gt=0, description="Seconds within which a validator must end a cancelled job; then it is ended for it."
+    )

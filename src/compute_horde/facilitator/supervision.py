@@ -6,13 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
-from compute_horde.facilitator.jobs import user_topic
-from compute_horde.facilitator.store import JobStore, UnknownJob
-from compute_horde.lifecycle.failures import problem
-from compute_horde.lifecycle.states import IllegalTransition, JobState
-from compute_horde.protocol.details import HordeFailureDetails, StatusMetadata
-from compute_horde.protocol.enums import HordeFailureReason, Participant
-from compute_horde.storage.bus import Bus
+from compute_horde.facilitator.ending import NOT_CONFIRMED, Endings
+from compute_horde.facilitator.store import JobStore
 
 log = structlog.get_logger(__name__)
 RETRY_SECONDS = 5
@@ -21,8 +16,8 @@ RETRY_SECONDS = 5
 class Supervisor:
     """Sleeps until the earliest deadline in the database, so a restart loses none."""
 
-    def __init__(self, store: JobStore, bus: Bus, now: Callable[[], float]) -> None:
-        self._store, self._bus, self._now = store, bus, now
+    def __init__(self, store: JobStore, endings: Endings, now: Callable[[], float]) -> None:
+        self._store, self._endings, self._now = store, endings, now
         self._wake = asyncio.Event()
         self._next: float | None = None
 
@@ -43,14 +38,12 @@ class Supervisor:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def expire(self) -> None:
-        """Give up every job whose deadline has passed."""
-        for job_uuid, state in await self._store.overdue(self._now()):
-            with contextlib.suppress(UnknownJob, IllegalTransition):  # it ended meanwhile
-                user = await self._store.add_status(
-                    job_uuid, JobState.HORDE_FAILED, _silence(state), Participant.FACILITATOR, self._now()
-                )
-                self._bus.notify(user_topic(user))
-                log.warning("job given up: its validator was silent", job_uuid=job_uuid, state=state.value)
+        """End every job whose deadline has passed: as cancelled where that was asked for."""
+        for job in await self._store.overdue(self._now()):
+            if job.cancel_requested:
+                await self._endings.cancel(job.uuid, NOT_CONFIRMED)
+            else:
+                await self._endings.give_up(job.uuid, job.state)
 
     async def _sleep(self) -> None:
         self._wake.clear()
@@ -58,18 +51,3 @@ class Supervisor:
         pause = None if self._next is None else max(0.0, self._next - self._now())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause)
-
-
-def _silence(state: JobState) -> str:
-    found = problem(
-        "validator_silent",
-        f"The validator reported nothing within the job's limits; the last status was {state.value}",
-        last_status=state.value,
-    )
-    details = HordeFailureDetails(
-        reported_by=Participant.FACILITATOR,
-        reason=HordeFailureReason.UNHANDLED_TIMEOUT,
-        message=found.message,
-        context=found.to_context(),
-    )
-    return StatusMetadata(horde_failure_details=details).model_dump_json(exclude_none=True)

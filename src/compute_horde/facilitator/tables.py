@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text, false
 
 metadata = MetaData()
 
@@ -21,6 +21,9 @@ jobs = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("budget_s", Float, nullable=False),
     Column("deadline_us", BigInteger, nullable=True),  # null: the job has ended
+    Column("run_cross_validation", Boolean, nullable=False, server_default=false()),
+    Column("cross_validates", String(36), nullable=True),  # unique: the job that this one repeats
+    Column("cancel_requested", Boolean, nullable=False, server_default=false()),
 )
 
 statuses = Table(

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from compute_horde.protocol.base import Message
+from compute_horde.protocol.control import V0CancelJobRequest
+from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.facilitator_validator import FRESH_SECONDS
 from compute_horde.transport.channel import Channel
 
@@ -21,7 +24,12 @@ class Outgoing:
 
 @dataclass(eq=False)
 class Link:
-    """One authenticated connection. ``heard_at``: UNIX seconds of its last frame."""
+    """One authenticated connection.
+
+    * ``heard_at``: UNIX seconds of its last frame
+    * ``pushed``: what it was given, so that nothing is given twice
+    * ``extensions``: what the validator announced
+    """
 
     hotkey: str
     channel: Channel
@@ -29,12 +37,21 @@ class Link:
     heard_at: float
     outbox: asyncio.Queue[Outgoing | None] = field(default_factory=asyncio.Queue)
     pushed: set[str] = field(default_factory=set)
+    extensions: frozenset[Extension] = frozenset()
 
-    def push_job(self, uuid: str, frame: str) -> None:
-        """Queue a job that this connection was not yet given."""
-        if uuid not in self.pushed:
-            self.pushed.add(uuid)
-            self.outbox.put_nowait(Outgoing(frame))
+    def push(self, message: Message) -> None:
+        """Queue a message."""
+        self.outbox.put_nowait(Outgoing(message.to_frame()))
+
+    def push_once(self, key: str, outgoing: Outgoing) -> None:
+        """Queue what this connection was not yet given."""
+        if key not in self.pushed:
+            self.pushed.add(key)
+            self.outbox.put_nowait(outgoing)
+
+    def push_cancel(self, uuid: str) -> None:
+        """Queue the request to stop a job, once."""
+        self.push_once(f"cancel:{uuid}", Outgoing(V0CancelJobRequest(job_uuid=uuid).to_frame()))
 
 
 class Links:
@@ -42,6 +59,29 @@ class Links:
 
     def __init__(self) -> None:
         self._links: dict[str, list[Link]] = {}
+        self._kept: set[str] = set()  # jobs of this process that no connection was ever given
+
+    def give(self, link: Link, uuid: str, frame: str) -> bool:
+        """Queue a job, once; False where this connection takes no frame of its size."""
+        if len(frame.encode()) > link.max_frame_bytes:
+            return False
+        self._kept.discard(uuid)
+        link.push_once(uuid, Outgoing(frame))
+        return True
+
+    def keep(self, uuid: str) -> None:
+        """Note that a new job could be given to nobody."""
+        self._kept.add(uuid)
+
+    def never_given(self, uuid: str) -> bool:
+        """Whether it is certain that no validator ever saw this job; a job of an earlier process never is."""
+        return uuid in self._kept
+
+    def forget(self, uuid: str) -> None:
+        """Drop what was noted about a job that has ended."""
+        self._kept.discard(uuid)
+        for link in self.all():
+            link.pushed -= {uuid, f"cancel:{uuid}"}
 
     def add(self, link: Link) -> None:
         self._links.setdefault(link.hotkey, []).append(link)

@@ -10,14 +10,16 @@ import structlog
 
 from compute_horde.lifecycle.failures import problem, to_wire
 from compute_horde.lifecycle.states import IllegalTransition, JobState, transition
+from compute_horde.miner.cancelling import as_cancelled, cancelled, is_cancelled
 from compute_horde.miner.connection import Connection
 from compute_horde.miner.job import Job, envelope
 from compute_horde.miner.settings import MinerSettings
 from compute_horde.miner.store import Clock, JobRow, JobStore
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, Message
+from compute_horde.protocol.compat.cancelled import CANCELLED_CODE
 from compute_horde.protocol.enums import Participant
 from compute_horde.protocol.problems import Problem
-from compute_horde.protocol.validator_miner import V0JobFailedRequest
+from compute_horde.protocol.validator_miner import V0HordeFailedRequest, V0JobFailedRequest
 from compute_horde.transport.channel import Channel
 
 log = structlog.get_logger(__name__)
@@ -141,15 +143,25 @@ class Desk:
         return True
 
     async def fail(self, job: Job, found: Problem, by: Participant = Participant.MINER) -> None:
-        """End a job that the miner gives up; its executor is killed at once."""
+        """End a job that the miner gives up; its executor is killed at once.
+
+        One that was to be cancelled has then been cancelled, whatever became of its executor.
+        """
+        if job.row.cancel_requested and found.code != CANCELLED_CODE:
+            found = cancelled(job.row.state, found.message)
         message = to_wire(found, job.uuid, reported_by=by)
         state = JobState.FAILED if isinstance(message, V0JobFailedRequest) else JobState.HORDE_FAILED
+        state = JobState.CANCELLED if is_cancelled(message) else state
         if await self.record(job, message, state, by):
             log.warning("job failed", job_uuid=job.uuid, code=found.code, message=found.message)
             self.end(job, 0)
 
     async def finish(self, job: Job, message: Message, to: JobState) -> None:
-        """The executor ended the job; it may tidy up."""
+        """The executor ended the job; it may tidy up. A failure of a job that was to be cancelled is its end."""
+        if job.row.cancel_requested and isinstance(message, V0JobFailedRequest | V0HordeFailedRequest):
+            message = as_cancelled(message, job.row.state)
+        if is_cancelled(message):
+            to = JobState.CANCELLED
         if len(message.to_frame().encode()) > MAX_MINER_FRAME_BYTES:
             await self.fail(job, problem("output_too_large", "the result is larger than a message can be"))
         elif await self.record(job, message, to):
@@ -158,6 +170,7 @@ class Desk:
 
     def end(self, job: Job, tidy_up_s: float) -> None:
         job.finish(tidy_up_s)
+        job.logs.close("ended")
         if tidy_up_s == 0 and job.channel is not None:
             self.spawn(job.channel.close(1000, "the job is over"))
         self.drop_if_done(job)

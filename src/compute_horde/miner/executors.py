@@ -78,28 +78,71 @@ class Executors:
         """Hand over what there is of the job; an older connection with the same token gives way (G48)."""
         async with job.feed:
             older, job.channel = job.channel, channel
+            job.extensions = announced(channel.peer_headers)
+            job.logs.close("unavailable")
             job.disarm("reconnect")
             if older is not None:
                 self._desk.spawn(older.close(1008, "replaced by a newer connection"))
             await channel.send(job.row.initial)
             if job.row.request is not None:
                 await channel.send(job.row.request)
+            if job.row.cancel_requested:
+                await self._cancel(job)
 
     async def feed(self, job: Job, frame: str) -> None:
         """Pass the job request on; an executor that is not there gets it when it connects."""
         async with job.feed:
             job.row = job.row._replace(request=frame)
-            if job.channel is not None:
-                try:
-                    await job.channel.send(frame)
-                except ChannelClosed as closed:
-                    log.info("executor away, the job request waits", job_uuid=job.uuid, code=closed.code)
+            await self._send(job, frame)
+
+    async def _send(self, job: Job, frame: str) -> None:
+        if job.channel is not None:
+            try:
+                await job.channel.send(frame)
+            except ChannelClosed as closed:
+                log.info("executor away, a message does not reach it", job_uuid=job.uuid, code=closed.code)
+
+    async def cancel(self, job: Job) -> None:
+        """The validator wants the job to end. Again, or after the end, it changes nothing."""
+        if job.ended or job.row.cancel_requested:
+            return
+        job.row = job.row._replace(cancel_requested=True)
+        await self._desk.store.request_cancel(job.uuid)
+        if job.channel is None:
+            await self._desk.fail(job, cancelled(job.row.state))
+        else:
+            self._desk.spawn(self._cancel(job, feeding=job.feed))
+
+    async def _cancel(self, job: Job, feeding: "contextlib.AbstractAsyncContextManager[None] | None" = None) -> None:
+        """Let a connected executor end the job in time; kill one that does not understand."""
+        if Extension.CANCEL not in job.extensions:
+            await self._desk.fail(job, cancelled(job.row.state))
+            return
+        self._desk.deadline(job, "cancel", self._limits.cancel_limit, CANCELLED_CODE, "...")
+        async with feeding or contextlib.nullcontext():
+            await self._send(job, V0CancelJobRequest(job_uuid=job.uuid).to_frame())
+
+    def ask(self, job: Job, request: V0JobLogsRequest, asker: Asker) -> None:
+        """Pass a request for output on, or answer it where there is nobody to answer."""
+        if job.ended:
+            asker.offer(empty(request, "ended"))
+        elif job.channel is None or Extension.LOGS not in job.extensions:
+            asker.offer(empty(request, "unavailable"))
+        else:
+            job.logs.ask(request, asker)
+            self._desk.spawn(self._pass_on(job))
+
+    async def _pass_on(self, job: Job) -> None:
+        async with job.feed:
+            while request := job.logs.next():
+                await self._send(job, request.to_frame())
 
     async def disconnected(self, job: Job, channel: Channel, code: int) -> None:
         """Give a lost executor time to come back, unless it has ended (G47)."""
         if job.channel is not channel:
             return
-        job.channel = None
+        job.channel, job.extensions = None, frozenset()
+        job.logs.close("ended" if job.ended else "unavailable")
         if job.ended:
             self._desk.drop_if_done(job)
             return

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from compute_horde.lifecycle.deadlines import Limits
 from compute_horde.lifecycle.states import JobState
 from compute_horde.miner.connection import Connection
+from compute_horde.miner.logs import LogRoutes
 from compute_horde.miner.pool import Slot
 from compute_horde.miner.store import Envelope, JobRow
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.validator_miner import ExecutorTiming, V0InitialJobRequest
 from compute_horde.transport.channel import Channel
 
@@ -22,6 +24,7 @@ class Job:
     """``row`` is replaced, never changed. ``listeners``: who hears of the job; one connection once it is
     ``claimed``, which is when the validator spoke of this very job there, otherwise all of its validator's.
     ``requested``: the validator's job request has come. ``watched``: a launched executor's end is waited for.
+    ``extensions``: what the connected executor announced. ``logs``: who waits for the job's output.
 
     ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
     """
@@ -31,6 +34,8 @@ class Job:
     listeners: set[Connection] = field(default_factory=set)
     claimed: bool = False
     channel: Channel | None = None
+    extensions: frozenset[Extension] = frozenset()
+    logs: LogRoutes = field(default_factory=LogRoutes)
     slot: Slot | None = None
     requested: bool = False
     watched: bool = False

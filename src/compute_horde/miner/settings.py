@@ -25,6 +25,7 @@ class MinerSettings(ServiceSettings):
     * ``executor_exit_limit``: how long an executor may tidy up after its job; it is killed then
     * ``executor_lifetime``: no job holds an executor longer, whatever its own limits say
     * ``job_request_limit``: how long a ready executor waits for the validator's job request
+    * ``cancel_limit``: how long an executor may take to end a cancelled job; it is killed then
     * ``auth_limit``: how long a new connection may stay unauthenticated
     * ``trusted_for``: the one validator of a trusted miner (section 1); no receipts then
     * ``warm``: executors of each class kept started for the next job
@@ -49,6 +50,7 @@ class MinerSettings(ServiceSettings):
     executor_exit_limit: Seconds = 60
     executor_lifetime: Seconds = 48 * 3600
     job_request_limit: Seconds = 600
+    cancel_limit: Seconds = 15
     auth_limit: Seconds = 10
     trusted_for: str | None = None
     warm: int = Field(default=1, ge=0)

@@ -37,6 +37,7 @@ class JobRow(NamedTuple):
     created_at: float
     deadline_at: float
     acknowledged: bool
+    cancel_requested: bool = False
 
 
 _COLUMNS = [jobs.c[name] for name in JobRow._fields]
@@ -99,6 +100,12 @@ class JobStore:
         statement = jobs.update().where(jobs.c.job_uuid == job_uuid)
         async with self._database.begin() as connection:
             await connection.execute(statement.values(request=frame, updated_at=self._clock()))
+
+    async def request_cancel(self, job_uuid: str) -> None:
+        """Keep that the validator cancelled the job, for a miner that is restarted."""
+        statement = jobs.update().where(jobs.c.job_uuid == job_uuid)
+        async with self._database.begin() as connection:
+            await connection.execute(statement.values(cancel_requested=True, updated_at=self._clock()))
 
     async def acknowledge(self, job_uuid: str, also: Also | None) -> None:
         """The validator has what it needs; ``also`` joins the transaction (the finished receipt)."""

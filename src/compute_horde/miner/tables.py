@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData()
@@ -30,9 +31,12 @@ jobs = Table(
     Column("updated_at", Float, nullable=False),
     Column("deadline_at", Float, nullable=False),
     Column("acknowledged", Boolean, nullable=False, default=False),
+    Column("cancel_requested", Boolean, nullable=False, default=False, server_default=false()),
     Index("jobs_pending", "validator", "acknowledged", "created_at"),
 )
-"""Accepted jobs. ``acknowledged``: the validator's finished receipt has come, nothing needs to be re-sent."""
+"""Accepted jobs. ``acknowledged``: the validator's finished receipt has come, nothing needs to be re-sent.
+``cancel_requested``: the validator wants the job to end.
+"""
 
 job_messages = Table(
     "job_messages",

@@ -14,6 +14,7 @@ from compute_horde.protocol.signing import Signer
 from compute_horde.transport.channel import Dialer, DialFailed
 from compute_horde.validator import outcomes, routing
 from compute_horde.validator.journal import Journal
+from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.miner_link import MinerLink, Switchboard
 from compute_horde.validator.reputation import Reputation
 from compute_horde.validator.settings import ValidatorSettings
@@ -41,15 +42,16 @@ class Dispatcher:
         dialer: Dialer,
         journal: Journal,
         reputation: Reputation,
+        logs: LogDesk,
     ) -> None:
         self._settings, self._signer, self._chain, self._dialer = settings, signer, chain, dialer
-        self._journal, self._reputation = journal, reputation
+        self._journal, self._reputation, self._logs = journal, reputation, logs
         self._switchboard: Switchboard = {}
         self._dice = random.Random()  # noqa: S311 - spreads load, keeps no secret
 
     def link(self, miner: MinerEndpoint, job: Job) -> MinerLink:
         """A link that is not open yet."""
-        return MinerLink(self._dialer, self._signer, miner, job.uuid, self._switchboard, self._locate)
+        return MinerLink(self._dialer, self._signer, miner, job.uuid, self._switchboard, self._logs, self._locate)
 
     def _locate(self, miner: MinerEndpoint) -> MinerEndpoint:
         """Where a miner listens now: it may have been restarted elsewhere while its job ran."""

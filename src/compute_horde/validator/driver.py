@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import structlog
 
@@ -11,7 +12,9 @@ from compute_horde.lifecycle import failures
 from compute_horde.lifecycle.deadlines import RunningDeadline
 from compute_horde.lifecycle.states import IllegalTransition, JobState
 from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY, Message
+from compute_horde.protocol.control import V0CancelJobRequest
 from compute_horde.protocol.details import StatusMetadata
+from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.receipts import JobAcceptedPayload, JobFinishedPayload
 from compute_horde.protocol.signing import Signer
@@ -27,11 +30,13 @@ from compute_horde.transport.channel import ChannelClosed, DialFailed
 from compute_horde.validator import outcomes, requests
 from compute_horde.validator.dispatch import Dispatcher, Unroutable
 from compute_horde.validator.journal import Journal
+from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.miner_link import JobMessage, MinerLink
 from compute_horde.validator.receipts import Payload, ReceiptBook
 from compute_horde.validator.settings import ValidatorSettings
 from compute_horde.validator.stages import LATE, is_past, stages_after_ready, state_of
 from compute_horde.validator.store import IssuedReceipt, Job, StaleJob, Store
+from compute_horde.validator.wish import CancelWish, CancelWished
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +63,13 @@ class Driver:
         store: Store,
         journal: Journal,
         dispatcher: Dispatcher,
+        logs: LogDesk,
         pauses: Pauses,
     ) -> None:
         self._job, self._settings, self._signer = job, settings, signer
         self._store, self._journal, self._dispatcher, self._pauses = store, journal, dispatcher, pauses
+        self._logs = logs
+        self._wish = CancelWish(wished=job.cancel_requested)
         self._state = job.state
         self._limits = requests.limits_of(job.request, settings)
         self._started_at = job.started_at or time.time()
@@ -73,15 +81,23 @@ class Driver:
     async def run(self) -> None:
         """Drive the job; one that was under way when the validator stopped goes on where it was."""
         try:
-            await self._drive()
+            try:
+                await self._drive()
+            except CancelWished:
+                await self._call_off()
         except (Ended, Unroutable) as end:
             await self._end(end.outcome)
         except Exception as error:
             log.exception("job driver failed", job=self._job.uuid)
             await self._end(outcomes.unhandled(error))
         finally:
+            self._logs.end(self._job.uuid)
             if self._link is not None:
                 await self._link.close()
+
+    def cancel(self) -> None:
+        """The user's wish, which is kept already. It is acted upon at once; doing so twice changes nothing."""
+        self._wish.wish()
 
     async def _drive(self) -> None:
         await (self._ask() if self._job.miner is None else self._resume())
@@ -99,13 +115,16 @@ class Driver:
 
     async def _ask(self) -> None:
         """Find a miner and ask it for an executor."""
-        self._link = link = await self._dispatcher.dispatch(self._job)
+        async with self._wish.waiting(None):
+            self._link = link = await self._dispatcher.dispatch(self._job)
+        self._wish.check()  # from here on the miner counts as asked
         now = time.time()
         book = self._book(link)
         receipt = book.issue(book.started(now))
         self._deadline = RunningDeadline(time.monotonic(), self._limits.reservation)
         await self._store.assign(self._job.uuid, link.miner, self._started_at, self._wall(), receipt)
         self._started = receipt
+        self._logs.connect(self._job.uuid, link)
         await self._tell(requests.initial_request(self._job.request, self._limits, receipt, self._signer))
 
     async def _resume(self) -> None:
@@ -115,6 +134,7 @@ class Driver:
         kept = await self._store.receipts_of(self._job.uuid)
         self._started = next((receipt for receipt in kept if receipt.kind == "JobStartedReceipt"), None)
         self._link = self._dispatcher.link(self._job.miner, self._job)
+        self._logs.connect(self._job.uuid, self._link)
         left = (self._job.deadline_at or 0) - time.time()
         grace = self._settings.miner_connect_limit + self._settings.leeway
         self._deadline = RunningDeadline(time.monotonic(), max(left, grace))
@@ -128,7 +148,7 @@ class Driver:
         """
         while not is_past(self._state, target):
             try:
-                async with asyncio.timeout(self._deadline.remaining(time.monotonic())):
+                async with self._wish.waiting(self._deadline.remaining(time.monotonic())):
                     message = await self._next()
             except TimeoutError:
                 raise Ended(outcomes.horde_failed(self._late(late))) from None
@@ -164,11 +184,46 @@ class Driver:
                 link.log.warning("miner connection lost", error=str(error))
             else:
                 break
-        if self._state is JobState.RECEIVED and self._started is not None:
+        if self._wish.heeded:
+            await self._pass_on_wish()
+        elif self._state is JobState.RECEIVED and self._started is not None:
             initial = requests.initial_request(self._job.request, self._limits, self._started, self._signer)
-            await self._tell(initial)
+            await self._send(initial)
         elif self._state is JobState.EXECUTOR_READY:
-            await self._tell(requests.job_request(self._job.request, self._signer))
+            await self._send(requests.job_request(self._job.request, self._signer))
+
+    # -- the user wants no more of it
+
+    async def _call_off(self) -> NoReturn:
+        """End the job as cancelled, with the miner's help where it can give it.
+
+        A result that comes all the same wins; nothing else of the miner's counts any more.
+
+        :raises Ended: always.
+        """
+        self._wish.heed()
+        if self._link is None or self._started is None:
+            raise Ended(outcomes.cancelled())
+        knows = self._link.extensions is None or Extension.CANCEL in self._link.extensions
+        limit = self._settings.cancel_limit if knows else 0  # what has arrived is read even then
+        self._deadline = RunningDeadline(time.monotonic(), limit)
+        try:
+            async with self._wish.waiting(limit):
+                if self._link.extensions and self._link.is_open:
+                    await self._pass_on_wish()
+                while True:
+                    message = await self._next()
+                    if isinstance(message, outcomes.Ending):
+                        raise Ended(outcomes.from_miner(message))
+        except TimeoutError:
+            unconfirmed = "The job was cancelled; the miner did not say in time that it has stopped"
+            raise Ended(outcomes.cancelled(unconfirmed) if knows else outcomes.cancelled()) from None
+
+    async def _pass_on_wish(self) -> None:
+        """:raises Ended: the miner does not know how to cancel: it is left alone with the job."""
+        if Extension.CANCEL not in (self._open_link().extensions or ()):
+            raise Ended(outcomes.cancelled())
+        await self._send(V0CancelJobRequest(job_uuid=self._job.uuid))
 
     # -- what the miner says
 
@@ -208,6 +263,7 @@ class Driver:
     # -- the end
 
     async def _end(self, outcome: outcomes.Outcome) -> None:
+        outcome = outcomes.as_wished(outcome) if self._wish.wished else outcomes.unwished(outcome)
         payload = self._finished_receipt(outcome)
         issued = self._issue(payload) if payload else None
         miner = self._link.miner.hotkey if self._link and self._is_paid_miner() else None
@@ -242,6 +298,11 @@ class Driver:
     # -- small things
 
     async def _tell(self, message: Message) -> None:
+        """Send, unless the user wants no more of the job."""
+        async with self._wish.waiting(None):
+            await self._send(message)
+
+    async def _send(self, message: Message) -> None:
         """Send; a loss is noticed, and made good, where the answer is waited for."""
         with contextlib.suppress(ChannelClosed):
             await self._open_link().send(message)

@@ -7,7 +7,9 @@ from importlib.metadata import version
 import structlog
 
 from compute_horde.chain.keys import public_key_of
-from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, parse_frame
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
+from compute_horde.protocol.extensions import Extension, announced, announcement
 from compute_horde.protocol.facilitator_validator import (
     FACILITATOR_TO_VALIDATOR,
     HEADER_MAX_FRAME,
@@ -21,6 +23,8 @@ from compute_horde.protocol.facilitator_validator import (
 )
 from compute_horde.protocol.signing import Signer, hex_signature
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+from compute_horde.validator.answers import AnswerQueue
+from compute_horde.validator.logs import Reply
 from compute_horde.validator.outbox import Outbox
 
 log = structlog.get_logger(__name__)
@@ -30,7 +34,10 @@ ANSWER_SECONDS = 30
 
 MESSAGE_TOO_BIG = 1009
 
-Handler = Callable[[V2JobRequest | V0JobCheated], None]
+Order = V2JobRequest | V0JobCheated | V0CancelJobRequest | V0JobLogsRequest
+
+Handler = Callable[[Order, Reply], None]
+"""Takes a frame, and what takes an answer with output back over the same connection."""
 
 
 class Refused(ConnectionError):  # noqa: N818 - an event more than an error
@@ -89,6 +96,7 @@ class FacilitatorLink:
             HEADER_VERSION: release,
             HEADER_RUNNER_VERSION: release,
             HEADER_MAX_FRAME: str(MAX_MINER_FRAME_BYTES),
+            **announcement(),
         }
         return await self._dialer.dial(self._url, headers=headers, max_frame_bytes=MAX_MINER_FRAME_BYTES)
 
@@ -98,12 +106,18 @@ class FacilitatorLink:
 
 
 class _Session:
-    """One authenticated connection: a reader, a heartbeat, and the outbox's only sender."""
+    """One authenticated connection: a reader, a heartbeat, and the outbox's only sender.
+
+    Answers with output go beside the statuses, one frame at a time, so that a status waits for one at most.
+    """
 
     def __init__(self, channel: Channel, outbox: Outbox, handler: Handler, heartbeat_s: float) -> None:
         self._channel, self._outbox, self._handler, self._heartbeat_s = channel, outbox, handler, heartbeat_s
         self._answer: asyncio.Future[Response] | None = None
         self._sending = asyncio.Lock()
+        self._answers: AnswerQueue | None = None  # for a facilitator that asks for output
+        if Extension.LOGS in announced(channel.peer_headers):
+            self._answers = AnswerQueue()
         self._on_its_way = False  # a status has been sent and not yet acknowledged
 
     async def serve(self, authentication: V0AuthenticationRequest, let_in: Callable[[], None]) -> None:
@@ -124,7 +138,12 @@ class _Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
+        self._answers = None
         await self._channel.close()
+
+    def _reply(self, request: V0JobLogsRequest, answer: V0JobLogsResponse) -> None:
+        if self._answers is not None:
+            self._answers.put(request, answer)
 
     async def _read(self) -> None:
         while True:
@@ -135,7 +154,7 @@ class _Session:
                 log.warning("malformed frame from the facilitator dropped", error=str(error))
                 continue
             if not isinstance(message, Response):
-                self._handler(message)
+                self._handler(message, self._reply)
             elif self._answer is not None and not self._answer.done():
                 self._answer.set_result(message)
             else:
@@ -146,13 +165,16 @@ class _Session:
         if answer.status == "error":
             raise Refused(_explain(answer))
         let_in()
-        heart = asyncio.create_task(self._beat())
+        beside = [asyncio.create_task(self._beat())]
+        if self._answers is not None:
+            beside.append(asyncio.create_task(self._tell(self._answers)))
         try:
             while True:
                 await self._report(await self._outbox.first())
         finally:
-            heart.cancel()
-            await asyncio.gather(heart, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _report(self, frame: str) -> None:
         """Send one status. An error about the job counts as its answer: sending it again would not help."""
@@ -168,16 +190,19 @@ class _Session:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            await self._send(V0Heartbeat())
+            await self._send(V0Heartbeat().to_frame())
 
-    async def _send(self, message: Message) -> None:
+    async def _tell(self, answers: AnswerQueue) -> None:
+        while True:
+            await self._send(await answers.get())
+
+    async def _send(self, frame: str) -> None:
         async with self._sending:
-            await self._channel.send(message.to_frame())
+            await self._channel.send(frame)
 
     async def _ask(self, frame: str) -> Response:
         self._answer = asyncio.get_running_loop().create_future()
-        async with self._sending:
-            await self._channel.send(frame)
+        await self._send(frame)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._answer

@@ -1,6 +1,7 @@
 """One job's connection to its miner (sections 6.1 to 6.4)."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,13 @@ import structlog
 from compute_horde.chain.port import MinerEndpoint
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
 from compute_horde.protocol.compat.executors import executor_failed, streaming_not_ready
+from compute_horde.protocol.control import (
+    MAX_LOGS_FRAME_BYTES,
+    MAX_LOGS_WAITING,
+    V0JobLogsRequest,
+    V0JobLogsResponse,
+)
+from compute_horde.protocol.extensions import Extension, announced, announcement
 from compute_horde.protocol.signing import Signer
 from compute_horde.protocol.validator_miner import (
     MINER_TO_VALIDATOR,
@@ -33,6 +41,7 @@ from compute_horde.protocol.validator_miner import (
     ValidatorAuthForMiner,
 )
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.routing import Manifest
 
 log = structlog.get_logger(__name__)
@@ -70,13 +79,22 @@ class MinerLink:
         miner: MinerEndpoint,
         job_uuid: str,
         switchboard: Switchboard,
+        logs: LogDesk,
         locate: Locate | None = None,
     ) -> None:
-        """``locate``: where the miner is now; it may have moved since the job was given to it."""
+        """``logs``: takes the miner's answers to requests for output, and hears of lost connections.
+
+        ``locate``: where the miner is now; it may have moved since the job was given to it.
+        """
+        self.extensions: frozenset[Extension] | None = None
+        """What the miner announced when it was last reached; None before the first time."""
         self._locate = locate
         self._dialer, self._signer, self.miner, self._job_uuid = dialer, signer, miner, job_uuid
         self._channel: Channel | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._logs = logs
+        self._questions: asyncio.Queue[V0JobLogsRequest] = asyncio.Queue()
         self._inbox: asyncio.Queue[JobMessage | ChannelClosed] = asyncio.Queue(INBOX_MESSAGES)
         self._manifest: asyncio.Future[Manifest | None] | None = None
         self._switchboard = switchboard
@@ -92,15 +110,25 @@ class MinerLink:
         url = f"ws://{host}:{self.miner.port}{VALIDATOR_PATH}{self._signer.ss58_address}"
         try:
             async with asyncio.timeout(timeout_s):
-                channel = await self._dialer.dial(url, max_frame_bytes=MAX_MINER_FRAME_BYTES, timeout_s=timeout_s)
+                channel = await self._dialer.dial(
+                    url, headers=announcement(), max_frame_bytes=MAX_MINER_FRAME_BYTES, timeout_s=timeout_s
+                )
                 self._channel = channel
                 auth = ValidatorAuthForMiner.make(self._signer, self.miner.hotkey, int(time.time()))
                 await channel.send(auth.to_frame())
         except (ChannelClosed, TimeoutError) as error:
             await self.drop()
             raise DialFailed(f"{url}: {error!r}") from error
+        except asyncio.CancelledError:
+            await self.drop()
+            raise
+        self.extensions = announced(channel.peer_headers)
         self._manifest = asyncio.get_running_loop().create_future()
-        self._pump = asyncio.create_task(self._listen(channel, self._manifest))
+        self._questions = asyncio.Queue(MAX_LOGS_WAITING)
+        self._tasks = (
+            asyncio.create_task(self._listen(channel, self._manifest)),
+            asyncio.create_task(self._ask(channel, self._questions)),
+        )
 
     async def manifest(self, timeout_s: float) -> Manifest:
         """The miner's first answer. :raises DialFailed: it gave none."""
@@ -117,7 +145,23 @@ class MinerLink:
         """:raises ChannelClosed: it may not have arrived."""
         if self._channel is None:
             raise ChannelClosed
-        await self._channel.send(message.to_frame())
+        await self._send(self._channel, message)
+
+    async def _send(self, channel: Channel, message: Message) -> None:
+        async with self._sending:
+            await channel.send(message.to_frame())
+
+    def ask_logs(self, request: V0JobLogsRequest) -> bool:
+        """See :class:`~compute_horde.validator.logs.Line`."""
+        if not self.is_open or Extension.LOGS not in (self.extensions or ()) or self._questions.full():
+            return False
+        self._questions.put_nowait(request)
+        return True
+
+    async def _ask(self, channel: Channel, questions: "asyncio.Queue[V0JobLogsRequest]") -> None:
+        with contextlib.suppress(ChannelClosed):  # the listener tells of it
+            while True:
+                await self._send(channel, await questions.get())
 
     async def receive(self) -> JobMessage:
         """The next message about this job, in its newest shape. :raises ChannelClosed: open again for more."""
@@ -135,10 +179,12 @@ class MinerLink:
 
     async def drop(self) -> None:
         """Close the connection; the link can be opened again."""
-        channel, pump, self._channel, self._pump = self._channel, self._pump, None, None
-        if pump is not None:
-            pump.cancel()
-            await asyncio.wait([pump])
+        channel, tasks, self._channel, self._tasks = self._channel, self._tasks, None, ()
+        self._logs.lost(self._job_uuid, self)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         if channel is not None:
             await channel.close()
 
@@ -155,11 +201,15 @@ class MinerLink:
                 if isinstance(message, V0ExecutorManifestRequest):
                     if not manifest.done():
                         manifest.set_result(message.manifest)
+                elif isinstance(message, V0JobLogsResponse):
+                    self._answer(message)
+                    await asyncio.sleep(0)  # a flood of them keeps nobody else from their turn
                 elif (about_job := self._sort(message)) is not None:
                     await self._inbox.put(about_job)
         except ChannelClosed as closed:
             if not manifest.done():
                 manifest.set_result(None)
+            self._logs.lost(self._job_uuid, self)
             await self._inbox.put(closed)
 
     async def _hear(self, channel: Channel) -> MinerToValidator | None:
@@ -167,16 +217,32 @@ class MinerLink:
         if frame == "PING":
             return None
         try:
-            return parse_frame(MINER_TO_VALIDATOR, frame)
+            message = parse_frame(MINER_TO_VALIDATOR, frame)
         except MalformedFrame as error:
             self.log.warning("malformed frame from the miner", error=str(error))
-            await channel.send(GenericError(details=f"Malformed message: {error}").to_frame())
+            await self._send(channel, GenericError(details=f"Malformed message: {error}"))
             return None
+        if isinstance(message, V0JobLogsResponse) and len(frame.encode()) > MAX_LOGS_FRAME_BYTES:
+            self.log.warning("too much output in one answer, dropped")
+            return None
+        return message
+
+    def _answer(self, response: V0JobLogsResponse) -> None:
+        """An answer may come over the connection of another job with the same miner."""
+        asked = self._switchboard.get((self.miner.hotkey, response.job_uuid))
+        if asked is not None:
+            self._logs.answer(response, asked)
 
     def _sort(self, message: MinerToValidator | None) -> JobMessage | None:
         """What of it is for this job; the rest is passed on, logged or dropped."""
         match message:
-            case None | V0ExecutorManifestRequest() | V0MainHotkeyMessage() | V0MachineSpecsRequest():
+            case (
+                None
+                | V0ExecutorManifestRequest()
+                | V0MainHotkeyMessage()
+                | V0MachineSpecsRequest()
+                | V0JobLogsResponse()
+            ):
                 return None
             case GenericError() | UnauthorizedError():
                 self.log.warning("miner reports an error", details=(message.details or "")[:500])

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from compute_horde.protocol.details import FailureDetails, StatusMetadata
 from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.validator.store import Store
 
@@ -29,6 +30,9 @@ class Entry:
 def without_bulk(frame: str) -> str:
     """The same status without artifacts and with the end of the output only."""
     update = V0JobStatusUpdate.model_validate_json(frame)
+    if update.metadata and (failure := update.metadata.job_failure_details):
+        metadata = StatusMetadata(job_failure_details=_shortened(failure))
+        return update.model_copy(update={"metadata": metadata}).to_frame()
     if update.metadata is None or (response := update.metadata.miner_response) is None:
         return V0JobStatusUpdate(uuid=update.uuid, status=update.status).to_frame()
     small = response.model_copy(
@@ -42,6 +46,19 @@ def without_bulk(frame: str) -> str:
     )
     metadata = update.metadata.model_copy(update={"miner_response": small})
     return update.model_copy(update={"metadata": metadata}).to_frame()
+
+
+def _shortened(failure: FailureDetails) -> FailureDetails:
+    """Without most of its output. The context stays if it is small: it tells a cancelled job from a failed one."""
+    context = failure.context if len(str(failure.context)) <= KEPT_CHARACTERS else None
+    return failure.model_copy(
+        update={
+            "message": failure.message[:KEPT_CHARACTERS],
+            "context": context,
+            "docker_process_stdout": (failure.docker_process_stdout or "")[-KEPT_CHARACTERS:],
+            "docker_process_stderr": (failure.docker_process_stderr or "")[-KEPT_CHARACTERS:],
+        }
+    )
 
 
 class Outbox:

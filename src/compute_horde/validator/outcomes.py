@@ -6,13 +6,20 @@ from pydantic import JsonValue
 
 from compute_horde.lifecycle import failures
 from compute_horde.lifecycle.states import JobState
+from compute_horde.protocol.compat.cancelled import CANCELLED_CODE
 from compute_horde.protocol.details import (
     FailureDetails,
     HordeFailureDetails,
     RejectionDetails,
     StatusMetadata,
 )
-from compute_horde.protocol.enums import Fault, HordeFailureReason, Participant, RejectionReason
+from compute_horde.protocol.enums import (
+    FailureReason,
+    Fault,
+    HordeFailureReason,
+    Participant,
+    RejectionReason,
+)
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.validator_miner import (
     V0DeclineJobRequest,
@@ -43,6 +50,8 @@ def from_miner(message: Ending) -> Outcome:
             return Outcome(JobState.COMPLETED, Participant.MINER, metadata)
         case V0DeclineJobRequest():
             return _declined(message)
+        case V0JobFailedRequest() if _says_cancelled(message):
+            return _cancelled_by_miner(message)
         case V0JobFailedRequest():
             details = FailureDetails.model_validate(message.model_dump(exclude={"message_type", "job_uuid"}))
             blame = _blame(message.context, message.message, None)
@@ -54,6 +63,54 @@ def from_miner(message: Ending) -> Outcome:
             return Outcome(
                 JobState.HORDE_FAILED, Participant.MINER, StatusMetadata(horde_failure_details=horde), blame
             )
+
+
+def _says_cancelled(message: V0JobFailedRequest) -> bool:
+    found = Problem.from_context(message.context, message.message)
+    return found is not None and found.code == CANCELLED_CODE
+
+
+def _cancelled_by_miner(message: V0JobFailedRequest) -> Outcome:
+    details = FailureDetails.model_validate(message.model_dump(exclude={"message_type", "job_uuid"}))
+    return Outcome(JobState.CANCELLED, Participant.MINER, StatusMetadata(job_failure_details=details))
+
+
+def cancelled(message: str = "The job was cancelled", **details: JsonValue) -> Outcome:
+    """The validator ends a job that its user cancelled."""
+    found = failures.problem(CANCELLED_CODE, message, **details)
+    failure = FailureDetails(
+        reason=FailureReason.UNKNOWN, stage=found.stage, message=message, context=found.to_context()
+    )
+    return Outcome(JobState.CANCELLED, Participant.VALIDATOR, StatusMetadata(job_failure_details=failure))
+
+
+def as_wished(outcome: Outcome) -> Outcome:
+    """The same end for a job whose user wants it to be cancelled.
+
+    A result stays a result. Any other end is what the user asked for: it shows as cancelled, with what went wrong
+    in the details and with the output. Nobody is blamed, since a miner that is told to stop may fail at it in many
+    ways, and the user no longer cares.
+    """
+    if outcome.state in (JobState.COMPLETED, JobState.CANCELLED):
+        return outcome
+    meanwhile = outcome.metadata.model_dump(mode="json", exclude_none=True)
+    failure = meanwhile.get("job_failure_details", {})
+    output = {key: failure.pop(key) for key in list(failure) if key.startswith("docker_process_")}
+    details: dict[str, JsonValue] = {"instead_of": outcome.state.value, **meanwhile}
+    ended = cancelled(**details)
+    shown = ended.metadata.job_failure_details
+    assert shown is not None  # noqa: S101 - that is what cancelled() makes
+    metadata = StatusMetadata(job_failure_details=shown.model_copy(update=output))
+    return Outcome(JobState.CANCELLED, outcome.by, metadata)
+
+
+def unwished(outcome: Outcome) -> Outcome:
+    """The same end for a job that nobody wants to be cancelled: a miner that says so does not keep to the protocol."""
+    if outcome.state is not JobState.CANCELLED:
+        return outcome
+    return horde_failed(
+        failures.problem("protocol_error", "The miner ended the job as cancelled, which nobody had asked for")
+    )
 
 
 def _declined(message: V0DeclineJobRequest) -> Outcome:

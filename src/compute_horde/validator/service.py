@@ -8,6 +8,7 @@ import structlog
 
 from compute_horde.chain import keys
 from compute_horde.chain.port import Chain
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
 from compute_horde.protocol.facilitator_validator import V0JobCheated, V2JobRequest
 from compute_horde.protocol.signing import Signer, Verifier
 from compute_horde.storage.database import Database
@@ -18,13 +19,16 @@ from compute_horde.transport.websocket import WebSocketDialer
 from compute_horde.validator.cheats import CheatDesk
 from compute_horde.validator.dispatch import Dispatcher
 from compute_horde.validator.driver import Driver
-from compute_horde.validator.facilitator_link import FacilitatorLink
+from compute_horde.validator.facilitator_link import FacilitatorLink, Order
 from compute_horde.validator.intake import Gate, Intake
 from compute_horde.validator.journal import Journal
+from compute_horde.validator.live import LiveJobs
+from compute_horde.validator.logs import LogDesk, Reply
 from compute_horde.validator.outbox import Outbox
 from compute_horde.validator.reputation import Reputation
 from compute_horde.validator.settings import ValidatorSettings
 from compute_horde.validator.store import Job, Store
+from compute_horde.validator.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +54,12 @@ class ValidatorService:
         self._outbox = Outbox(self._store)
         self._reputation = Reputation()
         self._journal = Journal(self._store, self._outbox, self._reputation)
-        self._dispatcher = Dispatcher(settings, hotkey, chain, dialer, self._journal, self._reputation)
+        self._logs = LogDesk()
+        self._dispatcher = Dispatcher(settings, hotkey, chain, dialer, self._journal, self._reputation, self._logs)
+        self._live = LiveJobs(self._store, self._logs, self._driver_of, self._spawn)
+        self._turns = Turns()
         gate = Gate(hotkey.ss58_address, chain, verifier, settings.signature_max_age)
-        self._intake = Intake(gate, self._journal, self._start_job)
+        self._intake = Intake(gate, self._journal, self._live.start)
         self._cheats = CheatDesk(gate, verifier, self._store, self._reputation)
         self._facilitator = FacilitatorLink(
             settings.facilitator_url,
@@ -77,7 +84,7 @@ class ValidatorService:
         await self._outbox.load()
         for job in await self._store.unfinished():
             log.info("job resumed", job=job.uuid, status=job.state.value)
-            self._start_job(job)
+            self._live.start(job)
         self._spawn(self._facilitator.run())
 
     async def stop(self) -> None:
@@ -88,18 +95,41 @@ class ValidatorService:
         await self._outbox.close()
         await self._database.close()
 
-    def _take(self, message: V2JobRequest | V0JobCheated) -> None:
+    def _take(self, message: Order, reply: Reply) -> None:
         match message:
             case V2JobRequest():
-                self._spawn(self._intake.take(message))
+                self._spawn(self._admit(message))
             case V0JobCheated():
                 self._spawn(self._cheats.take(message))
+            case V0CancelJobRequest():
+                self._spawn(self._cancel(message.job_uuid))
+            case V0JobLogsRequest():
+                if not self._live.ask_logs(message, reply):
+                    self._spawn(self._answer_for_absent(message, reply))
 
-    def _start_job(self, job: Job) -> None:
-        driver = Driver(
-            job, self._settings, self._hotkey, self._store, self._journal, self._dispatcher, self._pauses
+    async def _admit(self, request: V2JobRequest) -> None:
+        async with self._turns.of(request.uuid):
+            await self._intake.take(request)
+
+    async def _cancel(self, job_uuid: str) -> None:
+        async with self._turns.of(job_uuid):
+            await self._live.cancel(job_uuid)
+
+    async def _answer_for_absent(self, request: V0JobLogsRequest, reply: Reply) -> None:
+        async with self._turns.of(request.job_uuid):
+            await self._live.answer_for_absent(request, reply)
+
+    def _driver_of(self, job: Job) -> Driver:
+        return Driver(
+            job,
+            self._settings,
+            self._hotkey,
+            self._store,
+            self._journal,
+            self._dispatcher,
+            self._logs,
+            self._pauses,
         )
-        self._spawn(driver.run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -34,4 +34,7 @@ class ValidatorSettings(ServiceSettings):
     miner_connect_limit: float = Field(
         10, gt=0, description="How long one miner may take to answer a new connection."
     )
+    cancel_limit: float = Field(
+        30, gt=0, lt=60, description="How long a miner may take to end a cancelled job; facilitators wait 60."
+    )
     heartbeat_seconds: float = Field(60, gt=0, description="Pause between heartbeats to the facilitator.")

@@ -17,6 +17,9 @@ from compute_horde.storage.database import Database
 from compute_horde.validator.tables import incidents, jobs, outbox, receipts
 
 
+_ENDED = [state.value for state in TERMINAL]
+
+
 class StaleJob(RuntimeError):  # noqa: N818 - what the row is
     """The row is no longer in the state that the writer had seen: its work is dropped."""
 
@@ -32,6 +35,7 @@ class Job:
     started_at: float | None = None
     deadline_at: float | None = None
     cheated: bool = False
+    cancel_requested: bool = False
 
     @property
     def uuid(self) -> str:
@@ -94,6 +98,7 @@ class Store:
                     state=job.state.value,
                     received_at=job.received_at,
                     cheated=False,
+                    cancel_requested=False,
                 )
             )
             return Admission.NEW, await _post(connection, job.uuid, frame)
@@ -149,10 +154,16 @@ class Store:
 
     async def unfinished(self) -> Sequence[Job]:
         """The jobs that have not come to an end, oldest first."""
-        ended = [state.value for state in TERMINAL]
-        query = select(jobs).where(jobs.c.state.not_in(ended)).order_by(jobs.c.received_at)
+        query = select(jobs).where(jobs.c.state.not_in(_ENDED)).order_by(jobs.c.received_at)
         async with self._begin() as connection:
             return [_job(row) for row in await connection.execute(query)]
+
+    async def request_cancel(self, job_uuid: str) -> bool:
+        """Note that the job shall be cancelled. False: it is not known, or has ended."""
+        under_way = (jobs.c.uuid == job_uuid, jobs.c.state.not_in(_ENDED))
+        async with self._begin() as connection:
+            result = await connection.execute(update(jobs).where(*under_way).values(cancel_requested=True))
+            return bool(result.rowcount)
 
     async def mark_cheated(self, job_uuid: str, incident: Incident) -> bool:
         """Whether the job was not marked before."""
@@ -228,4 +239,5 @@ def _job(row: Any) -> Job:
         started_at=row.started_at,
         deadline_at=row.deadline_at,
         cheated=row.cheated,
+        cancel_requested=row.cancel_requested,
     )

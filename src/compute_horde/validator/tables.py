@@ -1,6 +1,6 @@
 """The validator's tables. Times are UNIX seconds; JSON is kept as text, exactly as it was signed or sent."""
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
 
 metadata = MetaData()
 
@@ -18,6 +18,7 @@ jobs = Table(
     Column("started_at", Float),
     Column("deadline_at", Float),  # of the state the job is in
     Column("cheated", Boolean, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False, server_default=false()),  # since 0002
 )
 
 outbox = Table(

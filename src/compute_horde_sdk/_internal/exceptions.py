@@ -16,11 +16,12 @@
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, ClassVar
 
 from compute_horde.protocol.enums import Fault, Stage
+
+if TYPE_CHECKING:  # only a type
+    from pydantic import JsonValue
 
 
 class ComputeHordeError(Exception):
@@ -160,7 +161,7 @@ class ComputeHordeJobError(ComputeHordeError):
         fault: Fault | None = None,
         reason: str = "unknown",
         reported_by: str | None = None,
-        context: Mapping[str, JsonValue] | None = None,
+        context: "Mapping[str, JsonValue] | None" = None,
         exit_code: int | None = None,
     ) -> None:
         super().__init__(message, code=code, hint=hint, retryable=retryable, stage=stage, fault=fault)

@@ -5,19 +5,16 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from compute_horde.protocol.sdk_facilitator import Job, JobEvent
 from compute_horde_sdk._internal.exceptions import (
     ComputeHordeJobError,
     ComputeHordeJobTimeoutError,
     ComputeHordeValidationError,
 )
-from compute_horde_sdk._internal.failures import bare_error, error_of_entry
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
-    ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
 )
-from compute_horde_sdk._internal.reading import final_entry, read_entry, result_of, result_of_event, status_of
+from compute_horde_sdk._internal.port import JobSnapshot, StatusChange
 from compute_horde_sdk._internal.waiting import follow
 
 if TYPE_CHECKING:  # the client makes jobs, so at run time it is the one that imports
@@ -30,29 +27,13 @@ class ComputeHordeJob:
     * ``uuid``: the facilitator's name of the job
     * ``status``: where it is
     * ``result``: what it left; None while it is in progress, set in every final state
+    * ``error``: why it failed; None while it is in progress, and when it completed
     * ``status_history``: oldest first
     """
 
-    def __init__(
-        self,
-        client: "ComputeHordeClient",
-        uuid: str,
-        status: ComputeHordeJobStatus,
-        result: ComputeHordeJobResult | None = None,
-    ) -> None:
+    def __init__(self, client: "ComputeHordeClient", snapshot: JobSnapshot) -> None:
         self._client = client
-        self.uuid = uuid
-        self.status = ComputeHordeJobStatus(status)
-        self.result = result
-        self.status_history: list[ComputeHordeJobStatusEntry] = []
-
-    @property
-    def error(self) -> ComputeHordeJobError | None:
-        """Why the job failed; None while it is in progress, and when it completed."""
-        if not self.status.is_failed():
-            return None
-        end = final_entry(self.status_history)
-        return (error_of_entry(end) if end else None) or bare_error(self.status)
+        self._take(snapshot)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Return when the job has ended, in whatever way. Changes are pushed, or polled where they cannot be.
@@ -66,7 +47,7 @@ class ComputeHordeJob:
             return
         try:
             async with asyncio.timeout(timeout) as scope:
-                await follow(self, self._client._hub, self._client._wiring)
+                await follow(self, self._client._horde, self._client._wiring)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -80,34 +61,28 @@ class ComputeHordeJob:
         :raises ComputeHordeNotFoundError: the facilitator no longer has it.
         :raises ComputeHordeError: the facilitator cannot be reached, or refuses.
         """
-        self._take(await self._client._fetch(self.uuid))
+        self._take(await self._client._horde.fetch(self.uuid))
 
     def __repr__(self) -> str:
         failure = f", error={self.error.code!r}" if self.error else ""
         return f"ComputeHordeJob(uuid={self.uuid!r}, status={self.status.value!r}{failure})"
 
-    @classmethod
-    def _from_wire(cls, client: "ComputeHordeClient", wire: Job) -> "ComputeHordeJob":
-        job = cls(client, wire.uuid, ComputeHordeJobStatus.UNKNOWN)
-        job._take(wire)
-        return job
+    def _take(self, snapshot: JobSnapshot) -> None:
+        self._snapshot = snapshot
+        self.uuid = snapshot.uuid
+        self.status = snapshot.status
+        self.status_history: list[ComputeHordeJobStatusEntry] = _merged([], snapshot.history)
+        self.result: ComputeHordeJobResult | None = snapshot.result
+        self.error: ComputeHordeJobError | None = snapshot.error
 
-    def _take(self, wire: Job) -> None:
-        self.status_history = _merged([], map(read_entry, wire.status_history))
-        self.status = status_of(self.status_history, wire.status)
-        self.result = result_of(wire, self.status_history)
-
-    def _take_event(self, event: JobEvent) -> bool:
+    def _take_change(self, change: StatusChange) -> bool:
         """Take over a pushed change; False when the job object has to be fetched to know the rest."""
-        entry = read_entry(event.entry)
-        history = _merged(self.status_history, [entry])
-        if entry.status.is_in_progress():
-            self.status_history, self.status = history, status_of(history)
-            return True
-        result = result_of_event(entry)
-        if result is None:
+        if not change.whole:
             return False
-        self.status_history, self.status, self.result = history, status_of(history), result
+        known = len(self.status_history)
+        self.status_history = _merged(self.status_history, [change.entry])
+        if len(self.status_history) > known and self.status.is_in_progress():
+            self.status, self.result, self.error = change.entry.status, change.result, change.error
         return True
 
 

@@ -1,14 +1,21 @@
 """Status, history and result of a job, as the caller sees them."""
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from compute_horde.protocol.details import StatusMetadata
-from compute_horde.protocol.uploads import UploadResponse
+if TYPE_CHECKING:  # only a type
+    from compute_horde.protocol.details import StatusMetadata
 
-HttpOutputVolumeResponse = UploadResponse
-"""What an upload target answered: ``headers`` and ``body``."""
+
+@dataclass(frozen=True)
+class HttpOutputVolumeResponse:
+    """What an upload target answered."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
 
 
 class ComputeHordeJobStatus(StrEnum):
@@ -25,6 +32,7 @@ class ComputeHordeJobStatus(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     HORDE_FAILED = "horde_failed"
+    CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
     @classmethod
@@ -34,7 +42,7 @@ class ComputeHordeJobStatus(StrEnum):
     @classmethod
     def end_states(cls) -> set["ComputeHordeJobStatus"]:
         """The statuses after which nothing more happens."""
-        return {cls.COMPLETED, cls.REJECTED, cls.FAILED, cls.HORDE_FAILED}
+        return {cls.COMPLETED, cls.REJECTED, cls.FAILED, cls.HORDE_FAILED, cls.CANCELLED}
 
     def is_in_progress(self) -> bool:
         """Whether more is to come."""
@@ -57,9 +65,9 @@ class ComputeHordeJobStatus(StrEnum):
 class ComputeHordeJobStatusEntry:
     """One entry of a job's history. ``metadata``: what came with it (PROTOCOL.md 2.7); its members may be None."""
 
-    status: ComputeHordeJobStatus
     created_at: dt.datetime
-    metadata: StatusMetadata = field(default_factory=StatusMetadata)
+    status: ComputeHordeJobStatus
+    metadata: "StatusMetadata | None" = None
 
 
 @dataclass
@@ -71,6 +79,9 @@ class ComputeHordeJobResult:
     * ``exit_code``: the container's; None when it did not run to its end, or an older horde does not tell
     * ``timed_out``: the execution limit stopped the container; what it had written was kept
     * ``notices``: what was left out or cut, in sentences
+    * ``image_digest``: ``sha256:...`` of the image that ran; None where an older horde does not tell
+    * ``output_hashes``: SHA-256 in hex of each file below ``/output``, by ``/output/...`` path; None where an
+      older horde does not tell
     """
 
     stdout: str = ""
@@ -80,3 +91,5 @@ class ComputeHordeJobResult:
     exit_code: int | None = None
     timed_out: bool = False
     notices: list[str] = field(default_factory=list)
+    image_digest: str | None = None
+    output_hashes: dict[str, str] | None = None

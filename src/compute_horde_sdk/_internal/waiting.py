@@ -2,10 +2,9 @@
 
 from typing import Protocol
 
-from compute_horde.protocol.sdk_facilitator import JobEvent
-from compute_horde_sdk._internal.events import EventHub, Subscription
 from compute_horde_sdk._internal.exceptions import ComputeHordeError
 from compute_horde_sdk._internal.models import ComputeHordeJobStatus
+from compute_horde_sdk._internal.port import Horde, News, StatusChange
 from compute_horde_sdk._internal.wiring import Wiring
 
 MAX_FAILED_LOOKS = 10
@@ -21,10 +20,10 @@ class Followed(Protocol):
     async def refresh_from_facilitator(self) -> None:
         """Fetch the job. Raises ComputeHordeError."""
 
-    def _take_event(self, event: JobEvent) -> bool: ...
+    def _take_change(self, change: StatusChange) -> bool: ...
 
 
-async def follow(job: Followed, hub: EventHub, wiring: Wiring) -> None:
+async def follow(job: Followed, horde: Horde, wiring: Wiring) -> None:
     """Return when the job is in a final state with its result.
 
     The stream is open before the first look, so nothing that happens in between is lost. Being cancelled leaves no
@@ -32,7 +31,7 @@ async def follow(job: Followed, hub: EventHub, wiring: Wiring) -> None:
 
     :raises ComputeHordeError: refused, or out of reach for too long.
     """
-    async with hub.subscribe(job.uuid) as news:
+    async with horde.subscribe(job.uuid) as news:
         pause, failed = wiring.poll_first_s, 0
         while True:
             news.refreshing()
@@ -45,16 +44,16 @@ async def follow(job: Followed, hub: EventHub, wiring: Wiring) -> None:
                     raise
             if not job.status.is_in_progress():
                 return
-            within = wiring.quiet_refresh_s if hub.connected and not failed else pause
+            within = wiring.quiet_refresh_s if horde.connected and not failed else pause
             if await _until_look(job, news, within):
                 return
             pause = min(pause * 1.5, wiring.poll_cap_s)
 
 
-async def _until_look(job: Followed, news: Subscription, within_s: float) -> bool:
-    """Take over events until the job has ended (True) or has to be looked at (False)."""
-    while event := await news.next(within_s):
-        if not job._take_event(event):
+async def _until_look(job: Followed, news: News, within_s: float) -> bool:
+    """Take over changes until the job has ended (True) or has to be looked at (False)."""
+    while change := await news.next(within_s):
+        if not job._take_change(change):
             return False
         if not job.status.is_in_progress():
             return True

@@ -5,8 +5,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:  # only a type
+    import httpx
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Wiring:
     * ``stream_open_s``: how long the facilitator may take to answer the request for the stream
     """
 
-    transport: httpx.AsyncBaseTransport | None = None
+    transport: "httpx.AsyncBaseTransport | None" = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
     now_ns: Callable[[], int] = time.time_ns

@@ -22,6 +22,7 @@ from compute_horde_sdk._internal.models import (
     ComputeHordeJobStatusEntry,
     HttpOutputVolumeResponse,
 )
+from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
 from compute_horde_sdk._internal.specs.volumes import (
     HTTPInputVolume,
     HTTPOutputVolume,
@@ -39,6 +40,7 @@ __all__ = [
     "ComputeHordeJob",
     "ComputeHordeJobError",
     "ComputeHordeJobResult",
+    "ComputeHordeJobSpec",
     "ComputeHordeJobStatus",
     "ComputeHordeJobStatusEntry",
     "ComputeHordeJobTimeoutError",

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from compute_horde.protocol.signing import Signature, digest
-from compute_horde_sdk._internal.fake_facilitator import FakeFacilitator
+from compute_horde_sdk._internal.wire.fake import FakeFacilitator
 from compute_horde_sdk.v1 import (
     ComputeHordeAuthenticationError,
     ComputeHordeClient,

@@ -10,7 +10,8 @@ import pytest
 from compute_horde.protocol.enums import Fault, Stage
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.sdk_facilitator import Job
-from compute_horde_sdk._internal.fake_facilitator import FakeFacilitator
+from compute_horde_sdk._internal.wire.fake import FakeFacilitator
+from compute_horde_sdk._internal.wire.reading import snapshot_of
 from compute_horde_sdk.v1 import (
     ComputeHordeJob,
     ComputeHordeJobError,
@@ -33,7 +34,7 @@ def job(*history: tuple[str, dict[str, Any]], **fields: Any) -> ComputeHordeJob:
             **fields,
         }
     )
-    return ComputeHordeJob._from_wire(FakeFacilitator().client(), wire)
+    return ComputeHordeJob(FakeFacilitator().client(), snapshot_of(wire))
 
 
 def failed(**details: Any) -> ComputeHordeJob:

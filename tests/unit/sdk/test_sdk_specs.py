@@ -10,8 +10,8 @@ import pytest
 
 from compute_horde.protocol.signing import SignedFields, digest
 from compute_horde_sdk._internal.address import facilitator_root
-from compute_horde_sdk._internal.fake_facilitator import FakeFacilitator
-from compute_horde_sdk._internal.specs.request import encode_body, job_body
+from compute_horde_sdk._internal.wire.fake import FakeFacilitator
+from compute_horde_sdk._internal.wire.request import encode_body, job_body
 from compute_horde_sdk.v1 import (
     ComputeHordeClient,
     ComputeHordeUnsupportedError,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from compute_horde_sdk._internal import sse
-from compute_horde_sdk._internal.sse import EventTooLarge, ServerSentEvent, SSEParser
+from compute_horde_sdk._internal.wire import sse
+from compute_horde_sdk._internal.wire.sse import EventTooLarge, ServerSentEvent, SSEParser
 
 STREAM = (
     "\ufeff: hello\n\n"

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from compute_horde_sdk._internal.fake_facilitator import FakeFacilitator
+from compute_horde_sdk._internal.wire.fake import FakeFacilitator
 from compute_horde_sdk.v1 import (
     ComputeHordeClient,
     ComputeHordeConnectionError,

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import repeat
 from typing import Any
 
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, Message, parse_frame
+from compute_horde.protocol.control import V0JobLogsResponse
 from compute_horde.protocol.enums import ExecutorClass
+from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension, announcement
 from compute_horde.protocol.facilitator_validator import (
     VALIDATOR_TO_FACILITATOR,
     Response,
@@ -49,12 +51,15 @@ class ScriptedFacilitator:
     """Accepts validators, acknowledges statuses, and keeps what it has seen.
 
     ``silent``: statuses are taken in, not acknowledged. ``answers``: what to answer instead of success, by status.
+    ``extensions``: what it announces from the next :meth:`plug` on.
     """
 
     def __init__(self, dialer: MemoryDialer, url: str) -> None:
         self.headers: list[Mapping[str, str]] = []
         self.authentications: list[V0AuthenticationRequest] = []
         self.statuses: list[V0JobStatusUpdate] = []
+        self.logs: list[V0JobLogsResponse] = []
+        self.extensions: Iterable[Extension] = LINK_EXTENSIONS
         self.heartbeats = 0
         self.silent = False
         self.answers: dict[str, Response] = {}
@@ -65,7 +70,7 @@ class ScriptedFacilitator:
         self.plug()
 
     def plug(self) -> None:
-        self._dialer.serve(self._url, self.accept)
+        self._dialer.serve(self._url, self.accept, announcement(self.extensions))
 
     async def unplug(self) -> None:
         """Break the connection and refuse new ones until :meth:`plug`."""
@@ -125,6 +130,10 @@ class ScriptedFacilitator:
                 self.heartbeats += 1
                 await self._wake()
                 return
+            case V0JobLogsResponse():
+                self.logs.append(message)
+                await self._wake()
+                return
             case V0JobStatusUpdate():
                 self.statuses.append(message)
                 await self._wake()
@@ -139,10 +148,10 @@ class ScriptedFacilitator:
 
 
 class MinerConnection:
-    """One connection of a validator to a scripted miner."""
+    """One connection of a validator to a scripted miner. ``headers``: of the validator's request."""
 
-    def __init__(self, url: str, channel: Channel, seen: list[Message]) -> None:
-        self.url, self.channel, self.seen = url, channel, seen
+    def __init__(self, url: str, headers: Mapping[str, str], channel: Channel, seen: list[Message]) -> None:
+        self.url, self.headers, self.channel, self.seen = url, headers, channel, seen
 
     async def send(self, *messages: Message | str) -> None:
         for message in messages:
@@ -164,9 +173,18 @@ Script = Callable[[MinerConnection], Awaitable[None]]
 
 
 class ScriptedMiner:
-    """Plays one script per connection, the last one again and again; what fails in one is in :attr:`errors`."""
+    """Plays one script per connection, the last one again and again; what fails in one is in :attr:`errors`.
 
-    def __init__(self, dialer: MemoryDialer, prefix: str, *scripts: Script) -> None:
+    ``extensions``: what it announces; none for a miner of the existing network.
+    """
+
+    def __init__(
+        self,
+        dialer: MemoryDialer,
+        prefix: str,
+        *scripts: Script,
+        extensions: Iterable[Extension] = LINK_EXTENSIONS,
+    ) -> None:
         self.seen: list[Message] = []
         self.urls: list[str] = []
         self.errors: list[BaseException] = []
@@ -174,15 +192,15 @@ class ScriptedMiner:
         self.idle.set()
         self._playing = 0
         self._scripts = list(scripts)
-        dialer.serve(prefix, self.accept)
+        dialer.serve(prefix, self.accept, announcement(extensions))
 
-    async def accept(self, url: str, _headers: Mapping[str, str], channel: Channel) -> None:
+    async def accept(self, url: str, headers: Mapping[str, str], channel: Channel) -> None:
         self.urls.append(url)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         self._playing += 1
         self.idle.clear()
         try:
-            await script(MinerConnection(url, channel, self.seen))
+            await script(MinerConnection(url, headers, channel, self.seen))
         except ChannelClosed:
             pass
         except AssertionError as error:

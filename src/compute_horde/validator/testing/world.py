@@ -1,7 +1,7 @@
 """Everything around a validator, in memory, and the scripts that most tests of it need."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from compute_horde.chain.port import Directory, MinerEndpoint
 from compute_horde.chain.static import FixedChain
 from compute_horde.protocol import validator_miner as vm
 from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY, Message
+from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension
 from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.storage.database import Database
 from compute_horde.transport.memory import MemoryDialer
@@ -55,12 +56,18 @@ class World:
         self.miners: list[ScriptedMiner] = []
         self.url = f"sqlite+aiosqlite:///{self.folder}/validator.db"
 
-    def miner(self, *scripts: Script, host: str = "miner", hotkey: str = MINER.ss58_address) -> ScriptedMiner:
+    def miner(
+        self,
+        *scripts: Script,
+        host: str = "miner",
+        hotkey: str = MINER.ss58_address,
+        extensions: Iterable[Extension] = LINK_EXTENSIONS,
+    ) -> ScriptedMiner:
         """A miner that is on the chain, unless it is the trusted one."""
         if hotkey != TRUSTED_MINER_HOTKEY:
             known = (*self.chain.current.miners, MinerEndpoint(hotkey=hotkey, address=host, port=8000))
             self.chain.current = self.chain.current.model_copy(update={"miners": known})
-        self.miners.append(ScriptedMiner(self.dialer, f"ws://{host}:8000/", *scripts))
+        self.miners.append(ScriptedMiner(self.dialer, f"ws://{host}:8000/", *scripts, extensions=extensions))
         return self.miners[-1]
 
     def validator(self, **changes: Any) -> ValidatorService:

@@ -1,4 +1,4 @@
-"""Input and output volumes as a caller writes them, and what they are on the wire (PROTOCOL.md 4.2 and 4.3)."""
+"""Input and output volumes as a caller writes them (PROTOCOL.md 4.2 and 4.3)."""
 
 import base64
 import binascii
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compute_horde.protocol.paths import path_problem
-from compute_horde.protocol.uploads import SingleFilePostUpload, SingleFilePutUpload
-from compute_horde.protocol.volumes import HuggingfaceVolume, InlineVolume, SingleFileVolume
 from compute_horde_sdk._internal.address import check_http_url
 from compute_horde_sdk._internal.exceptions import ComputeHordeValidationError
 
@@ -81,7 +79,7 @@ class InlineInputVolume:
         if why := path_problem(filename):
             raise ComputeHordeValidationError(f"filename {why}", field="filename")
         _check_bytes(contents, "contents")
-        return cls(base64.b64encode(_zip_of(filename, bytes(contents), compress=compress)).decode())
+        return cls(base64.b64encode(zip_of(filename, bytes(contents), compress=compress)).decode())
 
     def decoded(self) -> bytes:
         """The bytes behind ``contents``."""
@@ -131,36 +129,6 @@ class HTTPOutputVolume:
 OutputVolume = HTTPOutputVolume
 
 
-def input_to_wire(volume: InputVolume, path: str) -> InlineVolume | SingleFileVolume | HuggingfaceVolume:
-    """The wire form of one input. ``path``: below ``/volume/``, already checked; empty is the root.
-
-    :raises ComputeHordeValidationError: a single file without a file name.
-    """
-    folder = path.removesuffix("/") or None
-    match volume:
-        case HuggingfaceInputVolume():
-            return HuggingfaceVolume(
-                repo_id=volume.repo_id,
-                repo_type=volume.repo_type,
-                revision=volume.revision,
-                relative_path=folder,
-                allow_patterns=_patterns(volume.allow_patterns),
-            )
-        case HTTPInputVolume():
-            return SingleFileVolume(url=volume.url, relative_path=_file_path(path))
-        case InlineInputVolume():
-            return _inline_to_wire(volume.decoded(), path, folder)
-
-
-def output_to_wire(volume: HTTPOutputVolume, path: str) -> SingleFilePostUpload | SingleFilePutUpload:
-    """The wire form of one output. ``path``: below ``/output/``, already checked."""
-    headers = None if volume.signed_headers is None else dict(volume.signed_headers)
-    if volume.http_method == "PUT":
-        return SingleFilePutUpload(url=volume.url, relative_path=path, signed_headers=headers)
-    form = None if volume.form_fields is None else dict(volume.form_fields)
-    return SingleFilePostUpload(url=volume.url, form_fields=form, relative_path=path, signed_headers=headers)
-
-
 def check_text_mapping(value: object, field: str) -> None:
     """None, or a mapping of text to text.
 
@@ -177,18 +145,11 @@ def check_text_mapping(value: object, field: str) -> None:
             )
 
 
-def _inline_to_wire(data: bytes, path: str, folder: str | None) -> InlineVolume:
-    if not _is_zip(data):
-        parent, _, name = _file_path(path).rpartition("/")
-        data, folder = _zip_of(name, data, compress=False), parent or None
-    return InlineVolume(contents=base64.b64encode(data).decode(), relative_path=folder)
-
-
-def _is_zip(data: bytes) -> bool:
+def is_zip(data: bytes) -> bool:
     return data.startswith(ZIP_MAGIC) and zipfile.is_zipfile(io.BytesIO(data))
 
 
-def _zip_of(filename: str, contents: bytes, *, compress: bool) -> bytes:
+def zip_of(filename: str, contents: bytes, *, compress: bool) -> bytes:
     """A one-entry zip; the same bytes for the same input, whenever it is made."""
     entry = zipfile.ZipInfo(filename)
     entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
@@ -197,18 +158,6 @@ def _zip_of(filename: str, contents: bytes, *, compress: bool) -> bytes:
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr(entry, contents)
     return target.getvalue()
-
-
-def _file_path(path: str) -> str:
-    if not path or path.endswith("/"):
-        raise ComputeHordeValidationError(
-            "the mount path of a single file must end with the file's name", field="input_volumes"
-        )
-    return path
-
-
-def _patterns(value: str | list[str] | None) -> str | list[str] | None:
-    return value if value is None or isinstance(value, str) else list(value)
 
 
 def _check_text(value: object, field: str) -> None:

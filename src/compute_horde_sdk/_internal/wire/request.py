@@ -9,66 +9,78 @@ from pydantic import ValidationError
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde.protocol.paths import path_problem
 from compute_horde.protocol.sdk_facilitator import JobRequest
-from compute_horde_sdk._internal.answers import ARGUMENT_NAMES
 from compute_horde_sdk._internal.exceptions import ComputeHordeValidationError
+from compute_horde_sdk._internal.port import Order
+from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
 from compute_horde_sdk._internal.specs.volumes import (
     HTTPInputVolume,
     HTTPOutputVolume,
     HuggingfaceInputVolume,
     InlineInputVolume,
-    InputVolume,
-    OutputVolume,
     check_text_mapping,
-    input_to_wire,
-    output_to_wire,
 )
+from compute_horde_sdk._internal.wire.answers import ARGUMENT_NAMES
+from compute_horde_sdk._internal.wire.volumes import input_to_wire, output_to_wire
 
 VOLUME_PREFIX = "/volume/"
 OUTPUT_PREFIX = "/output/"
 
 
-def job_body(
-    *,
-    validator_hotkey: str,
-    executor_class: ExecutorClass | str,
-    job_namespace: str | None,
-    docker_image: str,
-    args: Sequence[str] | None,
-    env: Mapping[str, str] | None,
-    artifacts_dir: str | None,
-    input_volumes: Mapping[str, InputVolume] | None,
-    output_volumes: Mapping[str, OutputVolume] | None,
-    limits: Mapping[str, int],
-    on_trusted_miner: bool,
-) -> dict[str, Any]:
-    """The body, in the order that the network's clients send it.
-
-    ``limits``: the four ``*_time_limit`` of the wire, in whole seconds.
+def job_body(order: Order) -> dict[str, Any]:
+    """The body, in the order that the network's clients send it; what is ours comes last, where it is set.
 
     :raises ComputeHordeValidationError: names the first argument that is wrong.
     """
-    for name, value in (("docker_image", docker_image), ("compute_horde_validator_hotkey", validator_hotkey)):
+    spec = order.spec
+    named = (("docker_image", spec.docker_image), ("compute_horde_validator_hotkey", order.validator_hotkey))
+    for name, value in named:
         _require(value, str, name, "a text")
-    _require(job_namespace, str | None, "job_namespace", "a text or None")
-    _require(artifacts_dir, str | None, "artifacts_dir", "a text or None")
-    _require(on_trusted_miner, bool, "on_trusted_miner", "True or False")
-    check_text_mapping(env, "env")
+    _require(spec.job_namespace, str | None, "job_namespace", "a text or None")
+    _require(spec.artifacts_dir, str | None, "artifacts_dir", "a text or None")
+    for name, flag in (("on_trusted_miner", order.on_trusted_miner), ("streaming", spec.streaming)):
+        _require(flag, bool, name, "True or False")
+    _require(order.queue, str, "job_queue", "a text or None")
+    check_text_mapping(spec.env, "env")
     body: dict[str, Any] = {
-        "target_validator_hotkey": validator_hotkey,
-        "executor_class": _executor_class(executor_class).value,
-        "docker_image": docker_image,
-        "job_namespace": job_namespace,
-        "args": _args(args),
-        "env": dict(env or {}),
+        "target_validator_hotkey": order.validator_hotkey,
+        "executor_class": _executor_class(spec.executor_class).value,
+        "docker_image": spec.docker_image,
+        "job_namespace": spec.job_namespace,
+        "args": _args(spec.args),
+        "env": dict(spec.env or {}),
         "use_gpu": True,
-        "artifacts_dir": artifacts_dir or "",
-        "on_trusted_miner": on_trusted_miner,
-        **{name: _seconds(value, ARGUMENT_NAMES[name]) for name, value in limits.items()},
-        "volumes": _inputs(input_volumes),
-        "uploads": _outputs(output_volumes),
+        "artifacts_dir": spec.artifacts_dir or "",
+        "on_trusted_miner": order.on_trusted_miner,
+        **_limits(spec),
+        "volumes": _inputs(spec.input_volumes),
+        "uploads": _outputs(spec.output_volumes, "output_volumes"),
+        **_extras(order),
     }
     _check_against_protocol(body)
     return body
+
+
+def _limits(spec: ComputeHordeJobSpec) -> dict[str, int]:
+    given = {
+        "download_time_limit": spec.download_time_limit_sec,
+        "execution_time_limit": spec.execution_time_limit_sec,
+        "streaming_start_time_limit": spec.streaming_start_time_limit_sec,
+        "upload_time_limit": spec.upload_time_limit_sec,
+    }
+    return {name: _seconds(value, ARGUMENT_NAMES[name]) for name, value in given.items()}
+
+
+def _extras(order: Order) -> dict[str, Any]:
+    extras: dict[str, Any] = {}
+    if order.streaming_certificate is not None:
+        extras["streaming_details"] = {"public_key": order.streaming_certificate}
+    if order.queue:
+        extras["tag"] = order.queue
+    if order.spec.run_cross_validation:
+        extras["run_cross_validation"] = True
+    if order.cross_validates is not None:
+        extras["cross_validates"] = order.cross_validates
+    return extras
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
@@ -142,10 +154,10 @@ def _inputs(volumes: object) -> list[dict[str, Any]]:
     return wire
 
 
-def _outputs(volumes: object) -> list[dict[str, Any]]:
+def _outputs(volumes: object, argument: str) -> list[dict[str, Any]]:
     wire = []
-    for mount, volume in _mounts(volumes, "output_volumes"):
-        field = f"output_volumes[{mount!r}]"
+    for mount, volume in _mounts(volumes, argument):
+        field = f"{argument}[{mount!r}]"
         _require(volume, HTTPOutputVolume, field, "an HTTPOutputVolume")
         path = _below(mount, OUTPUT_PREFIX, "Output volume", field)
         if why := path_problem(path):

@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from compute_horde.protocol.details import FailureDetails, HordeFailureDetails, RejectionDetails
+from compute_horde.protocol.details import (
+    FailureDetails,
+    HordeFailureDetails,
+    RejectionDetails,
+    StatusMetadata,
+)
 from compute_horde.protocol.enums import (
     FailureReason,
     Fault,
@@ -97,7 +102,7 @@ def error_of_entry(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobError | 
     """Why the job ended with this entry, or None when it did not fail."""
     if not entry.status.is_failed():
         return None
-    metadata = entry.metadata
+    metadata = entry.metadata or StatusMetadata()
     if details := metadata.horde_failure_details:
         return _of_horde(details)
     if failure := metadata.job_failure_details:

@@ -6,23 +6,87 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
-from compute_horde.protocol.details import FailureDetails, MinerResponse
+from compute_horde.protocol.compat.cancelled import without_disguise
+from compute_horde.protocol.details import FailureDetails, MinerResponse, StatusMetadata
 from compute_horde.protocol.enums import FailureReason, Stage
-from compute_horde.protocol.sdk_facilitator import Job, StatusEntry
+from compute_horde.protocol.sdk_facilitator import Job, JobEvent, JobPage, StatusEntry
 from compute_horde.protocol.uploads import UploadResponse
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
+    HttpOutputVolumeResponse,
 )
-from compute_horde_sdk._internal.specs.request import OUTPUT_PREFIX
+from compute_horde_sdk._internal.port import JobList, JobSnapshot, StatusChange, StreamingServer
+from compute_horde_sdk._internal.wire.failures import bare_error, error_of_entry
+from compute_horde_sdk._internal.wire.request import OUTPUT_PREFIX
 
 Entries = Iterable[ComputeHordeJobStatusEntry]
+ORDER_FIELDS = {
+    "target_validator_hotkey",
+    "executor_class",
+    "docker_image",
+    "job_namespace",
+    "args",
+    "env",
+    "use_gpu",
+    "artifacts_dir",
+    "download_time_limit",
+    "execution_time_limit",
+    "streaming_start_time_limit",
+    "upload_time_limit",
+    "volumes",
+    "uploads",
+}
+"""What of the job object says how it was created."""
+
+
+def snapshot_of(job: Job) -> JobSnapshot:
+    """All that the job object says."""
+    history = tuple(map(read_entry, job.status_history))
+    status = status_of(history, job.status)
+    end = final_entry(history)
+    return JobSnapshot(
+        uuid=job.uuid,
+        status=status,
+        history=history,
+        created_at=job.created_at,
+        result=result_of(job, history),
+        error=((error_of_entry(end) if end else None) or bare_error(status)) if status.is_failed() else None,
+        executor_class=job.executor_class,
+        docker_image=job.docker_image,
+        job_namespace=job.job_namespace,
+        queue=job.tag,
+        on_trusted_miner=job.on_trusted_miner,
+        streaming=StreamingServer(
+            job.streaming_server_cert, job.streaming_server_address, job.streaming_server_port
+        ),
+        run_cross_validation=job.run_cross_validation,
+        trusted_job_uuid=job.trusted_job_uuid,
+        cross_validates=job.cross_validates,
+        cancel_requested=job.cancel_requested,
+        order=job.model_dump(mode="json", include=ORDER_FIELDS),
+    )
+
+
+def list_of(page: JobPage) -> JobList:
+    """One page of jobs."""
+    return JobList(tuple(map(snapshot_of, page.results)), page.count, page.next is not None)
+
+
+def change_of(event: JobEvent) -> StatusChange:
+    """A pushed event."""
+    entry = read_entry(event.entry)
+    if entry.status.is_in_progress():
+        return StatusChange(event.job_uuid, entry, whole=True)
+    result = result_of_event(entry)
+    return StatusChange(event.job_uuid, entry, result is not None, result, error_of_entry(entry))
 
 
 def read_entry(entry: StatusEntry) -> ComputeHordeJobStatusEntry:
     """The public form of one history entry."""
-    return ComputeHordeJobStatusEntry(ComputeHordeJobStatus(entry.status.value), entry.created_at, entry.metadata)
+    status = ComputeHordeJobStatus(without_disguise(entry.status, entry.metadata).value)
+    return ComputeHordeJobStatusEntry(entry.created_at, status, entry.metadata)
 
 
 def final_entry(history: Entries) -> ComputeHordeJobStatusEntry | None:
@@ -62,7 +126,7 @@ def result_of(job: Job, history: Entries) -> ComputeHordeJobResult | None:
 
 def result_of_event(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobResult | None:
     """The result that a final event itself carries; None when the job object has to be fetched for it."""
-    metadata = entry.metadata
+    metadata = entry.metadata or StatusMetadata()
     if metadata.job_failure_details:
         return result_of_failure(metadata.job_failure_details)
     if metadata.horde_failure_details or metadata.job_rejection_details:
@@ -98,6 +162,8 @@ def _result(
         exit_code=response.exit_status,
         timed_out=bool(response.timed_out),
         notices=list(response.notices or []),
+        image_digest=response.image_digest,
+        output_hashes=_below_output(response.output_hashes),
     )
     for path, text in artifacts.items():
         try:
@@ -107,7 +173,12 @@ def _result(
     for path, text in uploads.items():
         full = OUTPUT_PREFIX + path.removeprefix(OUTPUT_PREFIX)
         try:
-            result.upload_results[full] = UploadResponse.model_validate_json(text)
+            answer = UploadResponse.model_validate_json(text)
+            result.upload_results[full] = HttpOutputVolumeResponse(answer.headers, answer.body)
         except ValidationError:
             result.notices.append(f"The upload target's answer for {full!r} was left out: it is unreadable.")
     return result
+
+
+def _below_output(hashes: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if hashes is None else {OUTPUT_PREFIX + path: found for path, found in hashes.items()}

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel
 
+from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announced, announcement
 from compute_horde.protocol.sdk_facilitator import LoginRequest, LoginResponse, NonceResponse
 from compute_horde.protocol.signing import Signer, sign_bytes
-from compute_horde_sdk._internal.answers import error_of, of_transport, parse_answer, retry_after_s
 from compute_horde_sdk._internal.exceptions import (
     ComputeHordeAuthenticationError,
     ComputeHordeResponseError,
 )
+from compute_horde_sdk._internal.wire.answers import error_of, of_transport, parse_answer, retry_after_s
 from compute_horde_sdk._internal.wiring import Wiring
 
 M = TypeVar("M", bound=BaseModel)
@@ -47,6 +48,7 @@ class Facilitator:
         self._hotkey = hotkey
         self._wiring = wiring
         self._token: str | None = None
+        self._extensions: frozenset[Extension] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: httpx.AsyncClient | None = None
         self._login_lock = asyncio.Lock()
@@ -57,7 +59,7 @@ class Facilitator:
         method: str,
         path: str,
         *,
-        params: Mapping[str, int] | None = None,
+        params: Mapping[str, str | int] | None = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> M:
@@ -96,6 +98,12 @@ class Facilitator:
             yield response
         finally:
             await response.aclose()
+
+    async def extensions(self) -> frozenset[Extension]:
+        """What the facilitator announced; logs in when nothing was heard of it yet."""
+        if self._extensions is None:
+            await self._current_token()
+        return self._extensions or frozenset()
 
     async def authenticate(self) -> None:
         """Log in now, even with a token in hand.
@@ -154,7 +162,7 @@ class Facilitator:
         method: str,
         path: str,
         *,
-        params: Mapping[str, int] | None = None,
+        params: Mapping[str, str | int] | None = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
@@ -171,6 +179,7 @@ class Facilitator:
                 if attempt == MAX_ATTEMPTS or not again:
                     raise of_transport(error) from error
             else:
+                self._extensions = announced(response.headers)
                 asked = retry_after_s(response) or 0.0
                 again = response.status_code == 429 or (
                     response.status_code >= 500 and response.status_code != 501
@@ -189,7 +198,7 @@ class Facilitator:
             self._loop = loop
             self._session = httpx.AsyncClient(
                 transport=self._wiring.transport,
-                headers=REALM_HEADERS,
+                headers={**REALM_HEADERS, **announcement(HTTP_EXTENSIONS)},
                 timeout=TIMEOUT,
                 follow_redirects=True,
                 verify=_trusted(self._root),

@@ -36,9 +36,16 @@ ARGUMENT_NAMES: Mapping[str, str] = MappingProxyType(
         "upload_time_limit": "upload_time_limit_sec",
         "volumes": "input_volumes",
         "uploads": "output_volumes",
+        "tag": "job_queue",
     }
 )
 """Names on the wire to names of ``create_job``, where they differ."""
+
+
+class Confirmation(BaseModel):
+    """An answer that only says that something was done."""
+
+    message: str = ""
 
 
 def parse_answer(model: type[M], response: httpx.Response) -> M:

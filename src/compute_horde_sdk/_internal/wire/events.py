@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from compute_horde.protocol.sdk_facilitator import JobEvent
 from compute_horde_sdk._internal.exceptions import ComputeHordeConnectionError, ComputeHordeError
-from compute_horde_sdk._internal.http import Facilitator
-from compute_horde_sdk._internal.sse import EventTooLarge, ServerSentEvent, SSEParser
+from compute_horde_sdk._internal.port import StatusChange
+from compute_horde_sdk._internal.wire.http import Facilitator
+from compute_horde_sdk._internal.wire.reading import change_of
+from compute_horde_sdk._internal.wire.sse import EventTooLarge, ServerSentEvent, SSEParser
 from compute_horde_sdk._internal.wiring import Wiring
 
 EVENTS_PATH = "/api/v1/events/"
@@ -23,12 +25,12 @@ class Subscription:
     """One waiter's share of the stream."""
 
     def __init__(self) -> None:
-        self._events: deque[JobEvent] = deque()
+        self._events: deque[StatusChange] = deque()
         self._stale = False
         self._closed = False
         self._wake = asyncio.Event()
 
-    def push(self, event: JobEvent) -> None:
+    def push(self, event: StatusChange) -> None:
         self._events.append(event)
         self._wake.set()
 
@@ -49,7 +51,7 @@ class Subscription:
         self._check_open()
         self._stale = False
 
-    async def next(self, within_s: float) -> JobEvent | None:
+    async def next(self, within_s: float) -> StatusChange | None:
         """The next event; None when the job has to be looked at, at the latest after ``within_s``.
 
         :raises ComputeHordeConnectionError: the client was closed.
@@ -181,7 +183,7 @@ class EventHub:
         if event.event != "status":
             return
         try:
-            change = JobEvent.model_validate_json(event.data)
+            change = change_of(JobEvent.model_validate_json(event.data))
         except ValidationError:
             for subscription in self._everyone():
                 subscription.mark_stale()

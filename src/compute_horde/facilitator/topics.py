@@ -1,0 +1,19 @@
+"""The bus topics of this service."""
+
+from compute_horde.storage.bus import Bus
+
+
+def user_topic(hotkey: str) -> str:
+    """Wakes whoever follows all of this user's jobs."""
+    return f"jobs:{hotkey}"
+
+
+def job_topic(uuid: str) -> str:
+    """Wakes whoever follows this one job."""
+    return f"job:{uuid}"
+
+
+def announce(bus: Bus, user: str, uuid: str) -> None:
+    """Tell of a new status of this user's job."""
+    bus.notify(user_topic(user))
+    bus.notify(job_topic(uuid))

@@ -1,0 +1,48 @@
+"""What a job is to do: the arguments of ``create_job`` in one object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from compute_horde.protocol.enums import ExecutorClass
+from compute_horde_sdk._internal.specs.volumes import InputVolume, OutputVolume
+
+DOWNLOAD_LIMIT_S = 60
+EXECUTION_LIMIT_S = 300
+UPLOAD_LIMIT_S = 60
+STREAMING_START_LIMIT_S = 5
+
+
+@dataclass
+class ComputeHordeJobSpec:
+    """A job: the image, what goes in, what comes out, and how long each stage may take.
+
+    * ``executor_class``: what kind of machine, such as ``ExecutorClass.always_on__gpu_24gb``
+    * ``job_namespace``: whom the job is for, such as ``SN12.0``; at most 100 characters
+    * ``docker_image``: the image's reference
+    * ``download_time_limit_sec``, ``execution_time_limit_sec``, ``upload_time_limit_sec``: whole seconds for
+      fetching the inputs, for the container, for sending the outputs
+    * ``args``, ``env``: the container's arguments, one text each, and its environment
+    * ``artifacts_dir``: absolute path in the container; the files directly in it come back in the result
+    * ``input_volumes``: by mount path below ``/volume/``; ``output_volumes``: by path below ``/output/``
+    * ``streaming``: the job serves a connection; ``streaming_start_time_limit_sec``: seconds for it to come up
+    * ``run_cross_validation``: repeat the job on the trusted miner and compare
+    * ``trusted_output_volumes``: the repetition's uploads; none when omitted
+
+    Checked when the job is created.
+    """
+
+    executor_class: ExecutorClass | str
+    job_namespace: str | None
+    docker_image: str
+    download_time_limit_sec: int = DOWNLOAD_LIMIT_S
+    execution_time_limit_sec: int = EXECUTION_LIMIT_S
+    upload_time_limit_sec: int = UPLOAD_LIMIT_S
+    args: Sequence[str] = field(default_factory=list)
+    env: Mapping[str, str] = field(default_factory=dict)
+    artifacts_dir: str | None = None
+    input_volumes: Mapping[str, InputVolume] | None = None
+    output_volumes: Mapping[str, OutputVolume] | None = None
+    streaming: bool = False
+    streaming_start_time_limit_sec: int = STREAMING_START_LIMIT_S
+    run_cross_validation: bool = False
+    trusted_output_volumes: Mapping[str, OutputVolume] | None = None
