@@ -12,7 +12,10 @@ from .conftest import RunningHorde, running
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.mark.parametrize("command", ["up", "run", "demo", "facilitator", "validator", "miner", "executor"])
+@pytest.mark.parametrize(
+    "command",
+    ["up", "run", "login", "logout", "profiles", "demo", "facilitator", "validator", "miner", "executor"],
+)
 def test_each_command_explains_itself(run_cli: Cli, command: str) -> None:
     done = run_cli(command, "--help")
     assert done.returncode == 0

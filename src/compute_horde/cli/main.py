@@ -4,47 +4,93 @@ import importlib
 import importlib.util
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+
+class Entry(NamedTuple):
+    """``module``: where the command lives, under its own name. ``help``: its docstring's first line."""
+
+    module: str
+    help: str
+
 
 COMMANDS = MappingProxyType(
     {
-        "up": "compute_horde.cli.up",
-        "run": "compute_horde.cli.run",
-        "demo": "compute_horde.cli.demo",
-        "facilitator": "compute_horde.cli.services",
-        "validator": "compute_horde.cli.services",
-        "miner": "compute_horde.cli.services",
-        "executor": "compute_horde.cli.services",
+        "up": Entry(
+            "up", "Start a whole horde on 127.0.0.1: facilitator, validator, miner, trusted miner and executors."
+        ),
+        "run": Entry("run", "Submit a job, follow it, print its result."),
+        "jobs": Entry("jobs", "List, inspect, follow and cancel your jobs."),
+        "login": Entry("login", "Check how to reach a horde, and keep it as a profile for the other commands."),
+        "logout": Entry("login", "Forget a profile. The key it names stays where it is."),
+        "profiles": Entry("login", "List the profiles that `horde login` wrote."),
+        "demo": Entry(
+            "demo",
+            "Start a horde in a temporary folder, run a real job through it, show and check what comes back.",
+        ),
+        "facilitator": Entry(
+            "services",
+            "Run the facilitator: the HTTP front door that takes signed jobs and keeps their history.",
+        ),
+        "validator": Entry(
+            "services",
+            "Run the validator: checks signatures, picks miners, drives jobs to their end, signs receipts.",
+        ),
+        "miner": Entry(
+            "services", "Run the miner: offers executors by class, reserves one per job, keeps receipts."
+        ),
+        "executor": Entry(
+            "services",
+            "Run one job for a miner, then end. Miners start executors themselves; by hand it is for debugging.",
+        ),
     }
 )
-"""Where each command lives; its function has the command's name."""
+"""Every command of ``horde``, in the order in which help shows them."""
 
-CLIENT_ONLY = frozenset({"run"})
+CLIENT_ONLY = frozenset({"run", "jobs", "login", "logout", "profiles"})
 """Commands that the base install can run; the others need the ``horde`` extra."""
+
+WHAT_FOLLOWS_IS_THE_JOBS = frozenset({"run"})
+"""Commands whose first argument ends the options, since what comes after it belongs to the job."""
+
+
+class Deferred(TyperCommand):
+    """Stands for a command in help and completion. The command itself is imported when it gets its arguments."""
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        super().__init__(name, help=entry.help, rich_markup_mode="markdown")
+        self._module = f"compute_horde.cli.{entry.module}"
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return self._load().make_context(info_name, args, parent=parent, **extra)
+
+    def _load(self) -> Any:
+        assert self.name is not None  # noqa: S101 - given at construction, for the type checker
+        if self.name not in CLIENT_ONLY and importlib.util.find_spec("litestar") is None:
+            return _needs_the_extra(self.name)
+        return as_command(self.name, getattr(importlib.import_module(self._module), self.name))
 
 
 class LazyCommands(TyperGroup):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        if cmd_name not in CLIENT_ONLY and importlib.util.find_spec("litestar") is None:
-            return _needs_the_extra(cmd_name)
-        function = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
-        return _as_command(cmd_name, function)
+        return Deferred(cmd_name, COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
 
-def _as_command(name: str, function: Any) -> Any:
+def as_command(name: str, what: Any) -> Any:
+    """The command made of a function, or of a group of commands."""
+    if isinstance(what, typer.Typer):
+        return typer.main.get_command(what)
     single = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    # what follows IMAGE belongs to the job, even where it looks like an option of ours
-    single.command(name, context_settings={"allow_interspersed_args": False})(function)
+    settings = {"allow_interspersed_args": name not in WHAT_FOLLOWS_IS_THE_JOBS}
+    single.command(name, context_settings=settings)(what)
     return typer.main.get_command(single)
 
 
@@ -54,7 +100,7 @@ def _needs_the_extra(name: str) -> Any:
         raise typer.Exit(2)
 
     explain.__doc__ = "Needs the `horde` extra."
-    return _as_command(name, explain)
+    return as_command(name, explain)
 
 
 app = typer.Typer(

@@ -1,39 +1,63 @@
 """``horde run IMAGE``: submit one job, follow it, print its result."""
 
 import asyncio
-import base64
-import json
-import os
+import signal
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import bittensor_wallet
 import typer
-from rich.status import Status
 
-from compute_horde.cli.outcome import exit_code, save_artifacts, show_result, to_json
-from compute_horde.cli.terminal import err, fail, quiet_on_broken_pipe, run_loop
-from compute_horde_sdk.v1 import (
-    ComputeHordeClient,
-    ComputeHordeError,
-    ComputeHordeJob,
-    ComputeHordeJobTimeoutError,
-    ExecutorClass,
-    HTTPInputVolume,
-    HTTPOutputVolume,
-    InlineInputVolume,
-)
+from compute_horde.cli.as_json import one_line, whole
+from compute_horde.cli.inputs import class_names, environment, executor_class, input_volumes, output_volumes
+from compute_horde.cli.link import Link, failing_readably
+from compute_horde.cli.live import Output, beside
+from compute_horde.cli.outcome import exit_code, save_artifacts, show_end, show_result
+from compute_horde.cli.place import PlaceOptions, locate, with_place_options
+from compute_horde.cli.terminal import fail, note, quiet_on_broken_pipe, run_loop
+from compute_horde.cli.verdict import show_verdict, with_verdict
+from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob, CrossValidation
+
+CANCEL_SECONDS = 30
+TERMINATED = 128 + signal.SIGTERM
 
 
+@dataclass(frozen=True)
+class How:
+    """What to do with the job besides sending it."""
+
+    timeout: float | None
+    as_json: bool
+    save: Path | None
+    follow: bool
+    detach: bool
+    cancel: bool
+    compare: bool
+
+
+@with_place_options
 def run(
-    image: Annotated[str, typer.Argument(help="Docker image of the job, such as busybox or user/image:tag.")],
+    ctx: typer.Context,
+    asked: PlaceOptions,
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="Docker image of the job, such as busybox or user/image:tag.")
+    ],
     args: Annotated[list[str] | None, typer.Argument(metavar="-- ARG...", help="Command and arguments.")] = None,
-    executor_class: Annotated[str, typer.Option("--class", help="Class of machine to run on.")] = "always_on.test",
+    class_name: Annotated[
+        str, typer.Option("--class", help="Class of machine to run on.", autocompletion=class_names)
+    ] = "always_on.test",
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; repeat for more.")] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(help="File of NAME=VALUE lines; NAME alone takes it from here.", show_default=False),
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", help="/volume/PATH=SOURCE, a local file or an http(s) URL; repeat for more."
+            "--input",
+            "-i",
+            help="/volume/PATH=SOURCE, a local file or folder, or an http(s) URL; repeat for more.",
         ),
     ] = None,
     outputs: Annotated[
@@ -51,160 +75,143 @@ def run(
     execution_limit: Annotated[int, typer.Option(min=0, help="Seconds for running.")] = 300,
     upload_limit: Annotated[int, typer.Option(min=0, help="Seconds for artifacts and uploads.")] = 60,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait for the result in all.", show_default=False)
+        float | None, typer.Option(min=0, help="Seconds to wait for the end in all.", show_default=False)
     ] = None,
     trusted: Annotated[bool, typer.Option("--trusted", help="Run on the validator's trusted miner.")] = False,
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="The folder of a local `horde up`.", show_default=False)
+    cross_validate: Annotated[
+        bool, typer.Option("--cross-validate", help="Repeat the job on the trusted miner, and compare.")
+    ] = False,
+    trusted_outputs: Annotated[
+        list[str] | None,
+        typer.Option("--trusted-output", help="/output/PATH=URL of that repetition; repeat for more."),
     ] = None,
-    facilitator: Annotated[
-        str,
-        typer.Option(envvar="HORDE_FACILITATOR_URL", help="Facilitator URL.", show_default="the local horde's"),
-    ] = "",
-    validator: Annotated[
-        str,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Tell the validator when the trusted miner contradicts.")
+    ] = True,
+    follow: Annotated[
+        bool | None,
         typer.Option(
-            envvar="HORDE_VALIDATOR_HOTKEY", help="Validator's hotkey.", show_default="the local horde's"
+            "--follow/--no-follow", "-f", help="Show output while it runs.", show_default="on a terminal"
         ),
-    ] = "",
-    wallet_path: Annotated[str, typer.Option(help="Wallet folder.", show_default="the local horde's")] = "",
-    wallet_name: Annotated[str, typer.Option(help="Wallet name.", show_default="the local horde's")] = "",
-    wallet_hotkey: Annotated[str, typer.Option(help="Hotkey name.", show_default="the local horde's")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Print the job's uuid and leave it alone.")
+    ] = False,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C and SIGTERM cancel the job.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job as one JSON object, at its end.")] = False,
 ) -> None:
     """Submit a job, follow it, print its result.
 
     The job's stdout goes to stdout and its stderr to stderr. Exit code: the job's own; 124 when the execution
-    limit stopped it; 65 when its input or output was at fault; 69 when the horde failed it; 75 when it was
-    rejected (busy, no miner); 77 when you are not allowed; 2 for wrong arguments.
+    limit (or --timeout) ran out; 65 when its input or output was at fault; 69 when the horde failed it; 75 when
+    it was rejected (busy, no miner); 76 when the trusted miner contradicts it; 77 when you are not allowed; 79
+    when it was cancelled; 130 after Ctrl-C, which leaves the job running; 2 for wrong arguments.
+
+    --json: uuid, status, created_at, executor_class, docker_image, job_namespace, job_queue, on_trusted_miner,
+    exit_code, timed_out, stdout, stderr, artifacts (base64), upload_results, notices, image_digest, output_hashes,
+    error, status_history, streaming, cross_validation.
 
     Example: `horde run -i /volume/data.txt=./data.txt busybox -- wc /volume/data.txt`
     """
     quiet_on_broken_pipe()
-    where = _locate(directory, facilitator, validator, (wallet_path, wallet_name, wallet_hotkey))
+    _check_together(as_json=as_json, follow=follow, detach=detach, save=save)
+    if trusted_outputs and not cross_validate:
+        fail("--trusted-output is for --cross-validate", code=2)
     spec: dict[str, Any] = {
-        "executor_class": _executor_class(executor_class),
+        "executor_class": executor_class(class_name),
         "job_namespace": namespace,
         "docker_image": image,
         "args": args[1:] if args and args[0] == "--" else args or [],
-        "env": dict(_pair(item, "--env", "NAME=VALUE") for item in env or []),
+        "env": environment(env_file, env or []),
         "artifacts_dir": artifacts_dir or None,
-        "input_volumes": dict(_input(item) for item in inputs or []) or None,
-        "output_volumes": dict(_output(item) for item in outputs or []) or None,
+        "input_volumes": input_volumes(inputs or []),
+        "output_volumes": output_volumes(outputs or [], "--output"),
+        "run_cross_validation": cross_validate,
+        "cross_validation": CrossValidation(report=report) if cross_validate else None,
+        "trusted_output_volumes": output_volumes(trusted_outputs or [], "--trusted-output"),
         "download_time_limit_sec": download_limit,
         "execution_time_limit_sec": execution_limit,
         "upload_time_limit_sec": upload_limit,
         "on_trusted_miner": trusted,
     }
-    raise typer.Exit(run_loop(_run(where, spec, timeout, as_json, save)))
-
-
-async def _run(
-    where: dict[str, str], spec: dict[str, Any], timeout: float | None, as_json: bool, save: Path | None
-) -> int:
-    hotkey = _load_hotkey(where)
+    live = not as_json and (sys.stdout.isatty() if follow is None else follow)
+    how = How(timeout, as_json, save, live, detach, cancel_on_interrupt, cross_validate)
     try:
-        async with ComputeHordeClient(hotkey, where["validator"], facilitator_url=where["facilitator"]) as client:
-            job = await client.create_job(**spec)
-            try:
-                await _follow(job, timeout, quiet=as_json)
-            except asyncio.CancelledError:
-                err.print(f"interrupted; job {job.uuid} goes on", markup=False, highlight=False)
-                raise
-    except ComputeHordeJobTimeoutError as error:
-        fail(str(error), error.hint, 124)
-    except ComputeHordeError as error:
-        fail(str(error), error.hint, exit_code(error))
-    if save is not None:
-        save_artifacts(job, save)
-    if as_json:
-        typer.echo(json.dumps(to_json(job)))
+        raise typer.Exit(run_loop(_run(Link(ctx, locate(asked), quiet=as_json), spec, how)))
+    except asyncio.CancelledError:
+        raise typer.Exit(TERMINATED) from None
+
+
+def _check_together(*, as_json: bool, follow: bool | None, detach: bool, save: Path | None) -> None:
+    if as_json and follow:
+        fail("--json prints the job at its end; it does not go with --follow", code=2)
+    if detach and (follow or save):
+        fail("--detach does not wait for anything to follow or save", "`horde jobs logs -f UUID` follows.", 2)
+
+
+async def _run(link: Link, spec: dict[str, Any], how: How) -> int:
+    if how.cancel:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is one in a coroutine, for the type checker
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with failing_readably(), link:
+        try:
+            job = await link.during(link.client.create_job(**spec), lambda: "sending the job")
+        except asyncio.CancelledError:
+            note("interrupted while the job was being sent; `horde jobs list` shows whether it arrived")
+            raise
+        if how.detach:
+            typer.echo(one_line(whole(job)) if how.as_json else job.uuid)
+            return 0
+        try:
+            return await _to_the_end(link, job, how)
+        except asyncio.CancelledError:
+            await _interrupted(job, cancel=how.cancel)
+            raise
+    raise AssertionError("unreachable")  # pragma: no cover - failing_readably exits
+
+
+async def _to_the_end(link: Link, job: ComputeHordeJob, how: How) -> int:
+    output = Output(before=link.stop_spinning)
+    clock = asyncio.get_running_loop().time
+    until = None if how.timeout is None else clock() + how.timeout
+    if how.follow:
+        job = await beside(output.show_live(job), link.ended(job, how.timeout))
     else:
+        job = await link.ended(job, how.timeout)
+    if how.save is not None:
+        save_artifacts(job, how.save)
+    if how.follow:
+        await output.show_rest(job)
+        show_end(job)
+    elif not how.as_json:
         show_result(job)
-    return exit_code(job)
+    code = exit_code(job)
+    if how.compare:
+        left = None if until is None else max(until - clock(), 0)
+        comparison = await link.during(job.wait_for_cross_validation(left), lambda: "comparing")
+        code = with_verdict(code, comparison)
+        show_verdict(comparison)
+    if how.as_json:
+        typer.echo(one_line(whole(job)))
+    return code
 
 
-async def _follow(job: ComputeHordeJob, timeout: float | None, *, quiet: bool) -> None:
-    """Wait, with the newest status on a spinner where a person is watching."""
-    if quiet or not err.is_terminal:
-        await job.wait(timeout)
+async def _interrupted(job: ComputeHordeJob, *, cancel: bool) -> None:
+    """Say what becomes of the job. Exit code 130 follows from Ctrl-C itself."""
+    if not job.status.is_in_progress():
         return
-    with Status(f"job {job.uuid}: {job.status.value}", console=err) as status:
-        waiting = asyncio.ensure_future(job.wait(timeout))
-        while not waiting.done():
-            await asyncio.wait({waiting}, timeout=0.1)
-            status.update(f"job {job.uuid}: {job.status.value}")
-        await waiting
-
-
-def _locate(
-    directory: Path | None, facilitator: str, validator: str, wallet: tuple[str, str, str]
-) -> dict[str, str]:
-    """Explicit options first, then what a local horde announced."""
-    known = _announced(directory)
-    where = {
-        "facilitator": facilitator or known.get("facilitator_url", ""),
-        "validator": validator or known.get("validator_hotkey", ""),
-        "path": wallet[0] or known.get("wallet_path", ""),
-        "name": wallet[1] or known.get("wallet_name", ""),
-        "hotkey": wallet[2] or known.get("wallet_hotkey", ""),
-    }
-    if missing := [name for name, value in where.items() if not value]:
-        fail(
-            f"do not know where to send the job: {', '.join(missing)} not given, and no local horde is running",
-            "Start one with `horde up`, or give --facilitator, --validator and the --wallet options.",
-            2,
+    if not cancel:
+        note(
+            f"interrupted; job {job.uuid} goes on: `horde jobs wait {job.uuid}`, or `horde jobs cancel {job.uuid}`"
         )
-    return where
-
-
-def _announced(directory: Path | None) -> dict[str, str]:
-    file = (directory or _default_home()).expanduser() / "horde.json"
+        return
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _default_home() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "compute-horde"
-
-
-def _load_hotkey(where: dict[str, str]) -> Any:
-    path = Path(where["path"]).expanduser()
-    file = path / where["name"] / "hotkeys" / where["hotkey"]
-    if not file.is_file():
-        fail(f"no hotkey at {file}", "Check --wallet-path, --wallet-name and --wallet-hotkey.", 2)
-    return bittensor_wallet.Wallet(where["name"], where["hotkey"], str(path)).hotkey
-
-
-def _executor_class(name: str) -> ExecutorClass:
-    try:
-        return ExecutorClass(name)
-    except ValueError:
-        fail(f"unknown class {name!r}", f"Choose one of: {', '.join(ExecutorClass)}.", 2)
-
-
-def _pair(item: str, option: str, shape: str) -> tuple[str, str]:
-    name, sign, value = item.partition("=")
-    if not sign or not name:
-        fail(f"{option} {item!r} must be {shape}", code=2)
-    return name, value
-
-
-def _input(item: str) -> tuple[str, HTTPInputVolume | InlineInputVolume]:
-    path, source = _pair(item, "--input", "/volume/PATH=SOURCE")
-    if source.startswith(("http://", "https://")):
-        return path, HTTPInputVolume(url=source)
-    try:
-        contents = Path(source).expanduser().read_bytes()
-    except OSError as error:
-        fail(f"--input {path}: cannot read {source}: {error.strerror}", code=2)
-    return path, InlineInputVolume(contents=base64.b64encode(contents).decode())
-
-
-def _output(item: str) -> tuple[str, HTTPOutputVolume]:
-    path, url = _pair(item, "--output", "/output/PATH=URL")
-    return path, HTTPOutputVolume(http_method="PUT", url=url)
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await job.cancel()
+    except (ComputeHordeError, TimeoutError) as error:
+        note(f"interrupted; job {job.uuid} could not be cancelled: {error}")
+    else:
+        note(f"interrupted; job {job.uuid} was cancelled")

@@ -95,7 +95,7 @@ def executor(
     print_config: PrintConfig = False,
     log_level: LogLevel = "warning",
 ) -> None:
-    """Run one job for a miner, then end. Miners start executors by themselves; by hand it is for debugging.
+    """Run one job for a miner, then end. Miners start executors themselves; by hand it is for debugging.
 
     Settings come from the TOML file and from HORDE_EXECUTOR_* in the environment, which wins.
     """

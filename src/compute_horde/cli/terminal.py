@@ -1,10 +1,11 @@
 """What every command shares with the person at the terminal: consoles, logs, errors, signals."""
 
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,15 +15,40 @@ T = TypeVar("T")
 out = Console()
 err = Console(stderr=True)
 
-EXIT_USAGE = 2
+_HARMLESS = re.compile(r"(\x1b\[[0-9;]{0,32}m|[\n\t\r])|.", re.DOTALL)
+"""Group 1: colours and plain white space; else one character to be made printable."""
 
 
 def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
     """Say what went wrong and what to do, on stderr, and exit."""
+    say_error(message, hint)
+    raise typer.Exit(code)
+
+
+def say_error(message: str, hint: str = "") -> None:
+    """What went wrong and what to do, on stderr."""
     err.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
     if hint:
         err.print(f"[bold]hint:[/] {_plain(hint)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
+
+
+def note(message: str) -> None:
+    """One line on stderr about what goes on."""
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text of a remote party, so that it cannot forge lines of ours or drive the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def write_output(stream: TextIO, text: str) -> None:
+    """A job's output. A file or pipe gets it as it is; a terminal gets nothing that could drive it but colours."""
+    if stream.isatty():
+        text = _HARMLESS.sub(lambda found: found[0] if found[1] else printable(found[0]), text)
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
 
 
 def _plain(text: str) -> str:

@@ -46,8 +46,11 @@ class DockerHandle:
         return Ended(status, status != 0 and await self._was_out_of_memory())
 
     async def stop(self, grace_s: float) -> None:
-        with contextlib.suppress(DockerError):
-            await self._container.stop(t=round(grace_s))
+        try:
+            with contextlib.suppress(DockerError):
+                await self._container.stop(t=round(grace_s))
+        except aiohttp.ClientError as error:
+            raise _engine_gone(error) from None
 
     async def written_bytes(self) -> int:
         facts = await self._facts()

@@ -23,6 +23,10 @@ _SHOWN = 20
 _COUNTED = 10_000
 
 
+class _Stopped(Exception):  # noqa: N818
+    """The time was over in the middle of a file."""
+
+
 class Hashes(NamedTuple):
     """``by_path``: in hex. ``notices``: what was left out and why."""
 
@@ -54,22 +58,28 @@ class Hashing:
 def hash_folder(folder: Path, stop: threading.Event) -> Hashes:
     """Hash each regular file, in order of the paths; links and devices are passed over."""
     found, notices = dict[str, str](), list[str]()
-    left, why, room = list[str](), "", MAX_PATH_CHARS
+    left, unreadable = list[str](), list[str]()
+    why, room = "", MAX_PATH_CHARS
     with confined.folder(folder) as top:
         for path, parent in files(top, (), notices):
             if path in OUR_FILES:
                 continue
-            if len(left) >= _COUNTED:
+            if len(left) + len(unreadable) >= _COUNTED:
                 break
             if why := why or _full(len(found), room - len(path), stop):
                 left.append(path)
                 continue
-            digest = _digest(path, parent, stop)
-            if digest is not None:
-                found[path] = digest
+            try:
+                found[path] = _digest(path, parent, stop)
                 room -= len(path)
-            elif stop.is_set():
+            except confined.NotRegular:
+                continue
+            except _Stopped:
                 left.append(path)
+            except (UnicodeEncodeError, OSError):
+                unreadable.append(path)
+    if unreadable:
+        notices.append(_notice(unreadable, "they cannot be read"))
     if left:
         notices.append(_notice(left, why or _OUT_OF_TIME))
     return Hashes(found, notices)
@@ -86,18 +96,14 @@ def _full(count: int, room: int, stop: threading.Event) -> str:
     return "" if room > 0 else "all paths together are too long"
 
 
-def _digest(path: str, parent: int, stop: threading.Event) -> str | None:
-    """None: no regular file, a name that is not UTF-8, or stopped."""
-    try:
-        path.encode()
-        descriptor = confined.read_at(parent, path.rpartition("/")[2])
-    except (UnicodeEncodeError, OSError):
-        return None
+def _digest(path: str, parent: int, stop: threading.Event) -> str:
+    """:raises NotRegular, OSError, UnicodeEncodeError, _Stopped:"""
+    path.encode()
     digest = hashlib.sha256()
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with os.fdopen(confined.read_at(parent, path.rpartition("/")[2]), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
             if stop.is_set():
-                return None
+                raise _Stopped
             digest.update(chunk)
     return digest.hexdigest()
 

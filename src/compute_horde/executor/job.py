@@ -39,7 +39,11 @@ log = structlog.get_logger(__name__)
 
 
 class JobRun:
-    """The stages. Whoever runs it removes the container and the folders afterwards."""
+    """The stages. Whoever runs it removes the container and the folders afterwards.
+
+    A job that is cancelled before its last message is made ends as cancelled, also in the middle of its uploads:
+    what was uploaded until then stays where it is.
+    """
 
     def __init__(
         self,

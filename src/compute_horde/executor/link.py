@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 REDIAL_SECONDS = 60
 CLOSE_GRACE_SECONDS = 0.5
+LAST_ANSWERS_CHARS = 512 * 1024
+"""Output that followers may get while the last message waits."""
+
 _ORDERLY = (1000, 1001)
 
 T = TypeVar("T")
@@ -93,13 +96,15 @@ class MinerLink:
         self._source = source
 
     def answer(self, response: V0JobLogsResponse) -> None:
-        """Queue an answer; without a connection that can take it, it is dropped."""
-        if Extension.LOGS in self._extensions:
+        """Queue an answer; without a connection that can take it, or after the last message, it is dropped."""
+        if Extension.LOGS in self._extensions and not self.finished:
             self._answers.append(response.to_frame())
             self._more.set()
 
     def finish(self, last: Message) -> None:
-        """Queue the last message; nothing may follow it."""
+        """Queue the last message; nothing may follow it, and few answers may go before it."""
+        while sum(len(answer) for answer in self._answers) > LAST_ANSWERS_CHARS:
+            self._answers.popleft()
         self.finished = True
         self.send(last)
 

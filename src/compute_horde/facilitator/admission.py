@@ -1,7 +1,8 @@
 """Whether a posted job can be taken, and the message it becomes (sections 2.5 and 3). Pure: no I/O."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,6 +46,10 @@ class SignatureRules:
     max_age_s: float
     verifier: Verifier
 
+    def of_any_age(self) -> "SignatureRules":
+        """The same for a request that was accepted before."""
+        return replace(self, max_age_s=math.inf)
+
     def check(self, signature: Signature, payload: str) -> None:
         """:raises ApiError: 400, the details say why."""
         if signature.signatory != self.user:
@@ -82,6 +87,8 @@ def admit_job(body: Mapping[str, Any], signature: Signature, rules: SignatureRul
         request = JobRequest.model_validate(body)
     except ValidationError as error:
         raise invalid_fields(error) from None
+    if request.cross_validates and not request.on_trusted_miner:
+        raise ApiError(400, {"cross_validates": ["Only a job on the trusted miner repeats another."]})
     rules.check(signature, _signed_text(body))
     return request
 

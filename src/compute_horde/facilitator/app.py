@@ -5,10 +5,11 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from compute_horde.facilitator.facilitator import Facilitator
-from compute_horde.facilitator.http import EXCEPTION_HANDLERS, current_session
+from compute_horde.facilitator.http import EXCEPTION_HANDLERS, announce_extensions, current_session
 from compute_horde.facilitator.http_events import events
-from compute_horde.facilitator.http_jobs import create_job, get_job, list_jobs
+from compute_horde.facilitator.http_jobs import cancel_job, create_job, get_job, list_jobs
 from compute_horde.facilitator.http_login import live, login, nonce, ready
+from compute_horde.facilitator.http_logs import job_logs
 from compute_horde.facilitator.http_reports import get_feedback, give_feedback, report_cheated_job
 from compute_horde.facilitator.openapi import OPENAPI
 from compute_horde.facilitator.ws import validators
@@ -19,6 +20,8 @@ _CLIENT: list[ControllerRouterHandler] = [
     create_job,
     list_jobs,
     get_job,
+    cancel_job,
+    job_logs,
     report_cheated_job,
     get_feedback,
     give_feedback,
@@ -40,6 +43,7 @@ def create_app(facilitator: Facilitator) -> Litestar:
             "desk": Provide(lambda: facilitator, sync_to_thread=False),
             "session": Provide(current_session, sync_to_thread=False),
         },
+        before_send=[announce_extensions],
         exception_handlers=EXCEPTION_HANDLERS,
         request_max_body_size=facilitator.settings.max_body_bytes,
         openapi_config=OPENAPI,

@@ -38,7 +38,7 @@ class Cancelling:
         if job.state.is_terminal:
             return
         self._on_deadline(now + self._limit)
-        if self._links.never_given(job_uuid):
+        if self._links.withdraw(job_uuid):
             await self._endings.cancel(job_uuid, NEVER_SENT)
         elif link := self._links.usable(job.validator, now):
             await self._tell(link, job)

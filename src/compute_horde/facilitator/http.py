@@ -7,18 +7,22 @@ from typing import Any
 
 import structlog
 from litestar import Request, Response
+from litestar.datastructures import MutableScopeHeaders
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
 from litestar.status_codes import HTTP_200_OK
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
+from litestar.types import Message as ASGIMessage
 
 from compute_horde.facilitator.errors import NOT_FOUND, ApiError
 from compute_horde.facilitator.facilitator import Facilitator
 from compute_horde.facilitator.login import Session
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announced, announcement
 
 log = structlog.get_logger(__name__)
 JSON = "application/json"
+_EXTENSIONS = announcement(HTTP_EXTENSIONS)
 AnyRequest = Request[Any, Any, Any]
 Desk = NamedDependency[Facilitator]
 LoggedIn = NamedDependency[Session]
@@ -55,6 +59,17 @@ def _no_constant(name: str) -> float:
 def current_session(request: AnyRequest, desk: Desk) -> Session:
     """Dependency: who is logged in. :raises ApiError: 401 (section 2.4)."""
     return desk.login.session(request.headers.get("authorization"))
+
+
+def knows_cancelled(request: AnyRequest) -> bool:
+    """Whether this client can be shown the status ``cancelled``."""
+    return Extension.CANCEL in announced(request.headers)
+
+
+async def announce_extensions(message: ASGIMessage, _scope: Scope) -> None:
+    """Before-send hook: say on every HTTP answer, errors included, what is offered beyond the network's API."""
+    if message["type"] == "http.response.start":
+        MutableScopeHeaders.from_message(message).update(_EXTENSIONS)
 
 
 def _on_api_error(_request: AnyRequest, error: ApiError) -> Response[bytes]:

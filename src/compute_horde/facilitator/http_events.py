@@ -1,12 +1,13 @@
 """``GET /api/v1/events/``: server-sent events (ours)."""
 
+from collections.abc import AsyncIterator
+
 from litestar import get
 from litestar.response import Stream
 
-from compute_horde.facilitator.errors import ApiError
-from compute_horde.facilitator.http import AnyRequest, Desk, LoggedIn
+from compute_horde.facilitator.http import AnyRequest, Desk, LoggedIn, knows_cancelled
 from compute_horde.facilitator.openapi import EVENT_PARAMETERS, describe
-from compute_horde.facilitator.paging import whole_number
+from compute_horde.facilitator.paging import asked_position
 
 MAX_POSITION = 2**63 - 1
 
@@ -20,20 +21,16 @@ MAX_POSITION = 2**63 - 1
 )
 async def events(request: AnyRequest, desk: Desk, session: LoggedIn) -> Stream:
     """Every new status of the user's jobs, as it happens; resumes behind ``Last-Event-ID`` or ``after``."""
-    after = await desk.events.start_after(_position(request))
+    headers, query = request.headers, request.query_params
+    asked = {"Last-Event-ID": headers.get("last-event-id"), "after": query.get("after")}
+    after = await desk.events.start_after(asked_position(asked, MAX_POSITION))
+    return sse(desk.events.stream(session, after, knows_cancelled=knows_cancelled(request)))
+
+
+def sse(stream: AsyncIterator[bytes]) -> Stream:
+    """The answer that sends this text as it comes."""
     return Stream(
-        desk.events.stream(session, after),
+        stream,
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-
-
-def _position(request: AnyRequest) -> int | None:
-    asked = {"Last-Event-ID": request.headers.get("last-event-id"), "after": request.query_params.get("after")}
-    for name, text in asked.items():
-        if text:
-            number = whole_number(str(text))
-            if number is None or number > MAX_POSITION:
-                raise ApiError(400, {name: ["A valid integer is required."]})
-            return number
-    return None

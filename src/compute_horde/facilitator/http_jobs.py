@@ -6,11 +6,13 @@ from litestar import Response, get, post
 from litestar.params import Parameter
 
 from compute_horde.facilitator.errors import NOT_FOUND, ApiError
-from compute_horde.facilitator.http import AnyRequest, Desk, LoggedIn, answer, json_body
+from compute_horde.facilitator.http import AnyRequest, Desk, LoggedIn, answer, json_body, knows_cancelled
 from compute_horde.facilitator.job_view import job_view
 from compute_horde.facilitator.jobs import is_uuid
+from compute_horde.facilitator.listing import Chosen, Part
 from compute_horde.facilitator.openapi import PAGE_PARAMETERS, describe
 from compute_horde.facilitator.paging import INVALID_PAGE, PageQuery
+from compute_horde.facilitator.store import UnknownJob
 from compute_horde.protocol.sdk_facilitator import JobPage
 
 JobUuid = Annotated[str, Parameter(description="The job's UUID.")]
@@ -32,7 +34,7 @@ async def create_job(request: AnyRequest, desk: Desk, session: LoggedIn) -> Resp
     """Create a job from a signed request. The same signature again answers with the same job."""
     body = await json_body(request)
     stored = await desk.jobs.create(body, request.headers, desk.rules(session.hotkey))
-    return answer(job_view(stored), 201)
+    return answer(job_view(stored, knows_cancelled=knows_cancelled(request)), 201)
 
 
 @get(
@@ -45,19 +47,32 @@ async def create_job(request: AnyRequest, desk: Desk, session: LoggedIn) -> Resp
 async def list_jobs(request: AnyRequest, desk: Desk, session: LoggedIn) -> Response[bytes]:
     """The user's jobs, newest first."""
     query = PageQuery.parse([(name, str(value)) for name, value in request.query_params.multi_items()])
-    count, stored = await desk.store.page(
-        session.hotkey, offset=query.offset, limit=query.page_size, tag=query.tag, uuids=query.uuids
-    )
-    if not stored and query.page > 1:
-        raise ApiError(404, INVALID_PAGE)
-    base = _list_url(request, desk)
+    chosen = Chosen(session.hotkey, query.tag, query.uuids, query.pending)
+    base, size = _list_url(request, desk), query.page_size
+    previous = query.link(base, "page", query.page - 1) if query.page > 1 else None
+    if query.before is None:
+        part = await desk.job_list.page(chosen, query.offset, size)
+        following = query.link(base, "page", query.page + 1)
+        if not part.jobs and query.page > 1:
+            raise ApiError(404, INVALID_PAGE)
+    else:
+        part = await _after(desk, chosen, query.before, size)
+        following = query.link(base, "before", part.jobs[-1].row["uuid"]) if part.jobs else ""
+        previous = None
     page = JobPage(
-        count=count,
-        next=query.link(base, query.page + 1) if query.offset + len(stored) < count else None,
-        previous=query.link(base, query.page - 1) if query.page > 1 else None,
-        results=[job_view(job) for job in stored],
+        count=part.count,
+        next=following if part.more else None,
+        previous=previous,
+        results=[job_view(job, knows_cancelled=knows_cancelled(request)) for job in part.jobs],
     )
     return answer(page)
+
+
+async def _after(desk: Desk, chosen: Chosen, before: str, size: int) -> Part:
+    try:
+        return await desk.job_list.after(chosen, before, size)
+    except UnknownJob:
+        raise ApiError(400, {"before": ["There is no such job of yours."]}) from None
 
 
 @get(
@@ -65,9 +80,24 @@ async def list_jobs(request: AnyRequest, desk: Desk, session: LoggedIn) -> Respo
     operation_class=describe({200: "Job", 404: "Detail"}, session=True),
     operation_id="get_job",
 )
-async def get_job(uuid: JobUuid, desk: Desk, session: LoggedIn) -> Response[bytes]:
+async def get_job(uuid: JobUuid, request: AnyRequest, desk: Desk, session: LoggedIn) -> Response[bytes]:
     """One of the user's jobs."""
-    return answer(job_view(await desk.jobs.get(checked_uuid(uuid), session.hotkey)))
+    stored = await desk.jobs.get(checked_uuid(uuid), session.hotkey)
+    return answer(job_view(stored, knows_cancelled=knows_cancelled(request)))
+
+
+@post(
+    "/api/v1/jobs/{uuid:str}/cancel/",
+    status_code=200,
+    operation_class=describe({200: "Job", 404: "Detail"}, session=True),
+    operation_id="cancel_job",
+)
+async def cancel_job(uuid: JobUuid, request: AnyRequest, desk: Desk, session: LoggedIn) -> Response[bytes]:
+    """Stop one of the user's jobs; one that has ended is answered as it is. Asking again changes nothing."""
+    job_uuid = checked_uuid(uuid)
+    await desk.cancelling.request(job_uuid, session.hotkey)
+    stored = await desk.jobs.get(job_uuid, session.hotkey)
+    return answer(job_view(stored, knows_cancelled=knows_cancelled(request)))
 
 
 def _list_url(request: AnyRequest, desk: Desk) -> str:

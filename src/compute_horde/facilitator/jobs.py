@@ -14,22 +14,20 @@ from compute_horde.facilitator.admission import (
     time_budget,
 )
 from compute_horde.facilitator.errors import NO_JOB, ApiError, signature_invalid
-from compute_horde.facilitator.store import NO_METADATA, JobStore, NewJob, StoredJob, UnknownJob
+from compute_horde.facilitator.store import NO_METADATA, Conflict, JobStore, NewJob, StoredJob, UnknownJob
+from compute_horde.facilitator.topics import announce
 from compute_horde.facilitator.validators import Link, Links
 from compute_horde.lifecycle.states import IllegalTransition, from_wire
+from compute_horde.protocol.compat.cancelled import without_disguise
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import JobStatus, Participant
 from compute_horde.protocol.facilitator_validator import Response, V0JobStatusUpdate
-from compute_horde.protocol.signing import Signature, SignatureScope
+from compute_horde.protocol.sdk_facilitator import JobRequest
+from compute_horde.protocol.signing import SignatureScope
 from compute_horde.storage.bus import Bus
 
 log = structlog.get_logger(__name__)
 NO_VALIDATOR = ["Could not select Validator"]
-
-
-def user_topic(hotkey: str) -> str:
-    """The bus topic that wakes whoever follows this user's jobs."""
-    return f"jobs:{hotkey}"
 
 
 def is_uuid(text: str) -> bool:
@@ -59,18 +57,19 @@ class Jobs:
     async def create(
         self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules
     ) -> StoredJob:
-        """Check, store, push. The same signature again gives the same job: a retry is harmless.
+        """Check, store, push. The same signature again gives the same job: a retry is harmless, however late.
 
         :raises ApiError: 400.
         """
         signature = read_signature(headers, SignatureScope.SIGNED_FIELDS)
-        request = admit_job(body, signature, rules)
+        known = await self._store.by_signature(signature.raw.hex())
+        request = admit_job(body, signature, rules.of_any_age() if known else rules)
+        if known:
+            return _again(known, request)
         message = job_message(str(uuid.uuid4()), request, signature, body)
         target, frame = request.target_validator_hotkey, message.to_frame()
         link = self._links.usable(target, self._now())
         if link is None or len(frame.encode()) > link.max_frame_bytes:
-            if known := await self._replayed(signature, target):
-                return known
             raise _undeliverable(link, len(frame.encode()))
         new = NewJob(
             uuid=message.uuid,
@@ -82,28 +81,26 @@ class Jobs:
             request=request.model_dump_json(),
             frame=frame,
             budget_s=time_budget(request, self._margin),
+            run_cross_validation=request.run_cross_validation,
+            cross_validates=request.cross_validates,
         )
-        return await self._store_and_push(new, signature)
+        return await self._store_and_push(new, request)
 
-    async def _store_and_push(self, new: NewJob, signature: Signature) -> StoredJob:
+    async def _store_and_push(self, new: NewJob, request: JobRequest) -> StoredJob:
         now = self._now()
-        stored = await self._store.create(new, now)
-        if stored is None:
-            if known := await self._replayed(signature, new.validator):
-                return known
-            raise RuntimeError("a job was refused as a replay, but there is none with its signature")
-        if link := self._links.usable(new.validator, now):
-            link.push_job(new.uuid, new.frame)
+        try:
+            stored = await self._store.create(new, now)
+        except Conflict as conflict:
+            if known := await self._store.by_signature(new.signature):  # sent twice at the same time
+                return _again(known, request)
+            raise ApiError(400, {"cross_validates": [str(conflict)]}) from None
+        link = self._links.usable(new.validator, now)
+        if link is None or not self._links.give(link, new.uuid, new.frame):
+            self._links.keep(new.uuid)
         self._on_deadline(now + new.budget_s)
-        self._bus.notify(user_topic(new.user))
+        announce(self._bus, new.user, new.uuid)
         log.info("job created", job_uuid=new.uuid, user=new.user, validator=new.validator)
         return stored
-
-    async def _replayed(self, signature: Signature, target: str) -> StoredJob | None:
-        known = await self._store.by_signature(signature.raw.hex())
-        if known is not None and known.row["validator"] != target:
-            raise signature_invalid("this signature was already used for a job at another validator; sign again")
-        return known
 
     async def get(self, job_uuid: str, user: str) -> StoredJob:
         """:raises ApiError: 404, other users' jobs included."""
@@ -116,8 +113,8 @@ class Jobs:
         """Store one status of a validator's job; the answer that it is sent."""
         if refusal := _refusal(update):
             return refusal
-        state = from_wire(update.status)
-        if state is None:
+        state = from_wire(without_disguise(update.status, update.metadata))
+        if state is None or update.status is JobStatus.CANCELLED:  # on this wire it travels disguised
             return Response.error("job.status_unknown", "This status is not known, and was not stored")
         metadata = update.metadata.model_dump_json(exclude_none=True) if update.metadata else NO_METADATA
         try:
@@ -129,7 +126,9 @@ class Jobs:
         except IllegalTransition as error:
             log.warning("status refused", job_uuid=update.uuid, status=state.value, why=str(error))
             return Response.error("job.integrity_error", f"Status not stored: {error}")
-        self._bus.notify(user_topic(user))
+        if state.is_terminal:
+            self._links.forget(update.uuid)
+        announce(self._bus, user, update.uuid)
         log.info("job status", job_uuid=update.uuid, status=state.value, validator=validator)
         return Response(status="success")
 
@@ -139,10 +138,15 @@ class Jobs:
         if self._links.usable(link.hotkey, self._now()) is not link:
             return
         for job_uuid, frame in waiting:
-            if len(frame.encode()) <= link.max_frame_bytes:
-                link.push_job(job_uuid, frame)
-            else:
+            if not self._links.give(link, job_uuid, frame):
                 log.warning("job exceeds this connection's frame limit", job_uuid=job_uuid, validator=link.hotkey)
+
+
+def _again(known: StoredJob, request: JobRequest) -> StoredJob:
+    """The job that a repeated request made. Of what is not signed, only its validator is held against it."""
+    if known.row["validator"] != request.target_validator_hotkey:
+        raise signature_invalid("this signature was already used for a job at another validator; sign again")
+    return known
 
 
 def _undeliverable(link: Link | None, size: int) -> ApiError:

@@ -24,6 +24,8 @@ from compute_horde.protocol.sdk_facilitator import (
     Feedback,
     Job,
     JobEvent,
+    JobLogs,
+    JobLogsEnd,
     JobPage,
     JobRequest,
     LoginRequest,
@@ -41,7 +43,7 @@ from compute_horde.protocol.signing import (
 
 _JSON, _SSE = "application/json", "text/event-stream"
 _SENT: tuple[type[Message], ...] = (LoginRequest, JobRequest, CheatReport, Feedback)
-_ANSWERED: tuple[type[Message], ...] = (NonceResponse, LoginResponse, Job, JobPage, JobEvent)
+_ANSWERED: tuple[type[Message], ...] = (NonceResponse, LoginResponse, Job, JobPage, JobEvent, JobLogs, JobLogsEnd)
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -84,16 +86,28 @@ def _raw(schema: dict[str, Any]) -> Any:
     return schema
 
 
+_UUID = {"type": "string", "format": "uuid"}
 PAGE_PARAMETERS = (
     _query("page", "From 1; past the end: 404.", {"type": "integer", "minimum": 1}),
     _query("page_size", "Default 10; more than 256 counts as 256.", {"type": "integer", "minimum": 1}),
     _query("tag", "Only jobs with exactly this tag.", {"type": "string"}),
-    _query("uuid", "Only these jobs.", {"type": "array", "items": {"type": "string", "format": "uuid"}}),
+    _query("uuid", "Only these jobs.", {"type": "array", "items": _UUID}),
+    _query("pending", "Only jobs under way, or only those that have ended.", {"enum": ["true", "false"]}),
+    _query(
+        "before",
+        "Instead of a page: the jobs older than this one, or from the newest if empty. New jobs leave it alone.",
+        {"anyOf": [_UUID, {"type": "string", "maxLength": 0}]},
+    ),
 )
 _POSITION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 EVENT_PARAMETERS = (
     _query("after", "Resume behind this event.", _POSITION),
     _header("Last-Event-ID", _POSITION, required=False, about="Resume behind this event."),
+)
+_OUTPUT_POSITION = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+LOGS_PARAMETERS = (
+    _query("position", "Only what was printed behind this position.", _OUTPUT_POSITION),
+    _header("Last-Event-ID", _OUTPUT_POSITION, required=False, about="The same, after a lost stream."),
 )
 _SIGNATURE_PARAMETERS = (
     _header(HEADER_TYPE, {"type": "string"}, required=True, about="bittensor"),

@@ -9,10 +9,14 @@ import structlog
 
 from compute_horde.chain.keys import ss58_of
 from compute_horde.chain.port import Chain
+from compute_horde.facilitator.cancelling import Cancelling
 from compute_horde.facilitator.jobs import Jobs
+from compute_horde.facilitator.log_questions import LogQuestions
 from compute_horde.facilitator.reporting import CheatReports
 from compute_horde.facilitator.validators import REAP_SECONDS, Link, Links, Outgoing
 from compute_horde.protocol.base import DEFAULT_MAX_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.protocol.control import V0JobLogsResponse
+from compute_horde.protocol.extensions import announced
 from compute_horde.protocol.facilitator_validator import (
     CLOSE_DISCONNECTED,
     CLOSE_SIGNATURE_INVALID,
@@ -34,7 +38,7 @@ log = structlog.get_logger(__name__)
 SUCCESS = Response(status="success")
 GONE = Response.error("auth.validator_not_found", "Validator with this public key is not in the validator set")
 FLUSH_SECONDS = 5
-FromValidator = V0Heartbeat | V0JobStatusUpdate | V0MachineSpecsUpdate
+FromValidator = V0Heartbeat | V0JobStatusUpdate | V0MachineSpecsUpdate | V0JobLogsResponse
 
 
 class Disconnect(Exception):  # noqa: N818 - an instruction more than an error
@@ -52,13 +56,17 @@ class ValidatorDesk:
         self,
         chain: Chain,
         verifier: Verifier,
+        now: Callable[[], float],
+        *,
         links: Links,
         jobs: Jobs,
+        cancelling: Cancelling,
         reports: CheatReports,
-        now: Callable[[], float],
+        log_questions: LogQuestions,
     ) -> None:
         self.chain, self.verifier, self.now = chain, verifier, now
-        self.links, self.jobs, self.reports = links, jobs, reports
+        self.links, self.jobs, self.cancelling, self.reports = links, jobs, cancelling, reports
+        self.log_questions = log_questions
         self.channels: set[Channel] = set()
 
     def knows(self, hotkey: str) -> bool:
@@ -118,6 +126,7 @@ class ValidatorSession:
     def _forget(self) -> None:
         if self._link:
             self._desk.links.remove(self._link)
+            self._desk.log_questions.lost(self._link)
 
     async def _read(self) -> None:
         while True:
@@ -154,14 +163,16 @@ class ValidatorSession:
         elif self._link is None:
             self._answer(Response.error("auth.not_authenticated", "Not authenticated"))
         else:
-            await self._on_message(message, self._link)
+            await self._on_message(message, frame, self._link)
 
-    async def _on_message(self, message: FromValidator, link: Link) -> None:
+    async def _on_message(self, message: FromValidator, frame: str, link: Link) -> None:
         match message:
             case V0JobStatusUpdate():
                 self._answer(await self._report(message, link))
             case V0Heartbeat() | V0MachineSpecsUpdate():
                 pass  # neither is answered (section 5.3)
+            case V0JobLogsResponse():
+                self._desk.log_questions.on_answer(message, frame, link.hotkey)
             case _:
                 assert_never(message)
 
@@ -177,11 +188,19 @@ class ValidatorSession:
             self._answer(Response.error("auth.already_authenticated", "Already authenticated"))
             return
         hotkey = self._identify(request)
-        self._link = Link(hotkey, self._channel, _frame_limit(self._headers), self._desk.now(), self._outbox)
+        self._link = Link(
+            hotkey,
+            self._channel,
+            _frame_limit(self._headers),
+            self._desk.now(),
+            self._outbox,
+            extensions=announced(self._channel.peer_headers),
+        )
         self._answer(SUCCESS)
         self._desk.links.add(self._link)
         log.info("validator connected", validator=hotkey, peer=self._channel.peer, **_versions(self._headers))
         await self._desk.jobs.hand_over(self._link)
+        await self._desk.cancelling.hand_over(self._link)
         await self._desk.reports.hand_over(self._link)
 
     def _identify(self, request: V0AuthenticationRequest) -> str:

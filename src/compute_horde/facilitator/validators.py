@@ -60,9 +60,12 @@ class Links:
     def __init__(self) -> None:
         self._links: dict[str, list[Link]] = {}
         self._kept: set[str] = set()  # jobs of this process that no connection was ever given
+        self._withdrawn: set[str] = set()  # those of them that none will be
 
     def give(self, link: Link, uuid: str, frame: str) -> bool:
         """Queue a job, once; False where this connection takes no frame of its size."""
+        if uuid in self._withdrawn:
+            return True
         if len(frame.encode()) > link.max_frame_bytes:
             return False
         self._kept.discard(uuid)
@@ -73,9 +76,11 @@ class Links:
         """Note that a new job could be given to nobody."""
         self._kept.add(uuid)
 
-    def never_given(self, uuid: str) -> bool:
-        """Whether it is certain that no validator ever saw this job; a job of an earlier process never is."""
-        return uuid in self._kept
+    def withdraw(self, uuid: str) -> bool:
+        """Let nobody be given this job. False unless it is certain that nobody was; a restart forgets it."""
+        if uuid in self._kept:
+            self._withdrawn.add(uuid)
+        return uuid in self._withdrawn
 
     def forget(self, uuid: str) -> None:
         """Drop what was noted about a job that has ended."""

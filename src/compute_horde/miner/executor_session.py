@@ -9,6 +9,7 @@ from compute_horde.miner.executors import Executors
 from compute_horde.miner.job import Job
 from compute_horde.protocol.base import MalformedFrame, parse_frame
 from compute_horde.protocol.compat.executors import executor_failed, streaming_not_ready
+from compute_horde.protocol.control import MAX_LOGS_FRAME_BYTES, V0JobLogsResponse
 from compute_horde.protocol.enums import Participant
 from compute_horde.protocol.miner_executor import EXECUTOR_TO_MINER, ExecutorToMiner
 from compute_horde.protocol.signing import Signer, hex_signature
@@ -82,6 +83,9 @@ class ExecutorDoor:
             log.warning("executor speaks of another job", job_uuid=job.uuid, other=message.job_uuid[:64])
             await channel.send(GenericError(details=f"This connection is about job {job.uuid}").to_frame())
             return
+        if isinstance(message, V0JobLogsResponse) and len(frame.encode()) > MAX_LOGS_FRAME_BYTES:
+            log.warning("an answer about output is too large", job_uuid=job.uuid)
+            return
         await self._handle(job, channel, message)
 
     async def _handle(self, job: Job, channel: Channel, message: ExecutorToMiner) -> None:
@@ -106,6 +110,8 @@ class ExecutorDoor:
                 await self._desk.finish(job, executor_failed(message), JobState.HORDE_FAILED)
             case V0StreamingJobNotReadyRequest():
                 await self._desk.finish(job, streaming_not_ready(message), JobState.FAILED)
+            case V0JobLogsResponse():
+                job.logs.answer(message)
             case GenericError():
                 await self._error(job, message)
 

@@ -8,13 +8,20 @@ import structlog
 
 from compute_horde.lifecycle.failures import problem
 from compute_horde.lifecycle.states import JobState
+from compute_horde.miner.cancelling import cancelled
 from compute_horde.miner.desk import Desk
 from compute_horde.miner.job import Job
 from compute_horde.miner.launcher import ExecutorLauncher, LaunchedExecutor
+from compute_horde.miner.logs import Asker, empty
 from compute_horde.miner.pool import until_ended
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
+from compute_horde.protocol.extensions import Extension, announced
 from compute_horde.transport.channel import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
+
+LOGS_SEND_SECONDS = 5.0
+"""How long an executor may refuse a request for output: whatever else is for it waits meanwhile."""
 
 
 class Executors:
@@ -87,7 +94,15 @@ class Executors:
             if job.row.request is not None:
                 await channel.send(job.row.request)
             if job.row.cancel_requested:
-                await self._cancel(job)
+                await self._cancel_again(job, channel)
+
+    async def _cancel_again(self, job: Job, channel: Channel) -> None:
+        """The connection that was to bring it was lost, or the miner was restarted."""
+        if Extension.CANCEL not in job.extensions:
+            await self._desk.fail(job, cancelled(job.row.state))
+            return
+        self._arm_cancel(job)
+        await channel.send(V0CancelJobRequest(job_uuid=job.uuid).to_frame())
 
     async def feed(self, job: Job, frame: str) -> None:
         """Pass the job request on; an executor that is not there gets it when it connects."""
@@ -108,34 +123,45 @@ class Executors:
             return
         job.row = job.row._replace(cancel_requested=True)
         await self._desk.store.request_cancel(job.uuid)
-        if job.channel is None:
-            await self._desk.fail(job, cancelled(job.row.state))
+        if Extension.CANCEL in job.extensions:
+            self._arm_cancel(job)
+            self._desk.spawn(self._pass_cancel_on(job))
         else:
-            self._desk.spawn(self._cancel(job, feeding=job.feed))
-
-    async def _cancel(self, job: Job, feeding: "contextlib.AbstractAsyncContextManager[None] | None" = None) -> None:
-        """Let a connected executor end the job in time; kill one that does not understand."""
-        if Extension.CANCEL not in job.extensions:
             await self._desk.fail(job, cancelled(job.row.state))
-            return
-        self._desk.deadline(job, "cancel", self._limits.cancel_limit, CANCELLED_CODE, "...")
-        async with feeding or contextlib.nullcontext():
+
+    def _arm_cancel(self, job: Job) -> None:
+        """Once: an executor that comes back gains no time."""
+        if not job.armed("cancel"):
+            job.arm("cancel", self._limits.cancel_limit, lambda: self._desk.spawn(self._too_late(job)))
+
+    async def _too_late(self, job: Job) -> None:
+        await self._desk.fail(job, cancelled(job.row.state, "Its executor did not stop in time."))
+
+    async def _pass_cancel_on(self, job: Job) -> None:
+        async with job.feed:
             await self._send(job, V0CancelJobRequest(job_uuid=job.uuid).to_frame())
+
+    # what it prints
 
     def ask(self, job: Job, request: V0JobLogsRequest, asker: Asker) -> None:
         """Pass a request for output on, or answer it where there is nobody to answer."""
         if job.ended:
             asker.offer(empty(request, "ended"))
-        elif job.channel is None or Extension.LOGS not in job.extensions:
+        elif Extension.LOGS not in job.extensions:
             asker.offer(empty(request, "unavailable"))
-        else:
-            job.logs.ask(request, asker)
-            self._desk.spawn(self._pass_on(job))
+        elif job.logs.ask(request, asker):
+            self._desk.spawn(self._pass_logs_on(job))
 
-    async def _pass_on(self, job: Job) -> None:
+    async def _pass_logs_on(self, job: Job) -> None:
         async with job.feed:
             while request := job.logs.next():
-                await self._send(job, request.to_frame())
+                try:
+                    async with asyncio.timeout(LOGS_SEND_SECONDS):
+                        await self._send(job, request.to_frame())
+                except TimeoutError:
+                    job.logs.close("unavailable")
+
+    # its end
 
     async def disconnected(self, job: Job, channel: Channel, code: int) -> None:
         """Give a lost executor time to come back, unless it has ended (G47)."""

@@ -12,6 +12,7 @@ from compute_horde.miner import pages
 from compute_horde.miner.executor_session import ExecutorDoor
 from compute_horde.miner.receipts import ReceiptBook
 from compute_horde.miner.validator_session import ValidatorDoor
+from compute_horde.protocol.extensions import announcement
 from compute_horde.protocol.miner_executor import EXECUTOR_PATH
 from compute_horde.protocol.validator_miner import VALIDATOR_PATH
 from compute_horde.transport.served import ServedChannel
@@ -27,12 +28,12 @@ def make_app(
 
     @websocket(VALIDATOR_PATH + "{hotkey:str}", name="validator_interface")
     async def validator_interface(socket: Socket, hotkey: FromPath[str]) -> None:
-        await socket.accept()
+        await socket.accept(headers=announcement())
         await validators.serve(ServedChannel(socket), hotkey)
 
     @websocket(EXECUTOR_PATH + "{token:str}", name="executor_interface")
     async def executor_interface(socket: Socket, token: FromPath[str]) -> None:
-        await socket.accept()
+        await socket.accept(headers=announcement())
         await executors.serve(ServedChannel(socket), token)
 
     @get("/receipts/{name:str}")

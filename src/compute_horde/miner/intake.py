@@ -14,9 +14,12 @@ from compute_horde.miner.connection import Connection
 from compute_horde.miner.desk import Desk
 from compute_horde.miner.executors import Executors
 from compute_horde.miner.job import Job, envelope, limits_of
+from compute_horde.miner.logs import empty
 from compute_horde.miner.pool import ClassNotOffered, Pool, Slot
 from compute_horde.miner.receipts import Payload, ReceiptBook, receipt_problem
 from compute_horde.miner.store import Also, JobRow
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
+from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.miner_executor import executor_token
 from compute_horde.protocol.receipts import UUID_PATTERN
 from compute_horde.protocol.signing import Verifier
@@ -160,6 +163,31 @@ class Intake:
             self._desk.acknowledged(job)
         elif entry is not None:
             await self._desk.store.write(entry)
+
+    async def cancel(self, message: V0CancelJobRequest, connection: Connection) -> None:
+        """End a job that is under way; any other is left as it is, and nothing is answered."""
+        job = await self._own(message.job_uuid, connection)
+        if job is None or job.ended:
+            log.info("nothing to cancel", job_uuid=message.job_uuid[:64])
+            return
+        log.info("job to be cancelled", job_uuid=job.uuid)
+        await self._desk.attach(job, connection, claim=True)
+        await self._executors.cancel(job)
+
+    async def logs(self, message: V0JobLogsRequest, connection: Connection) -> None:
+        """Answered by the job's executor, over this connection, or by the miner."""
+        job = await self._own(message.job_uuid, connection)
+        if Extension.LOGS not in connection.extensions:
+            log.warning("a validator that announced no logs asks for them", validator=connection.validator)
+        elif job is None:
+            connection.offer(empty(message, "unavailable"))
+        else:
+            self._executors.ask(job, message, connection)
+
+    async def _own(self, job_uuid: str, connection: Connection) -> Job | None:
+        """A job of this validator's."""
+        job = await self._desk.find(job_uuid)
+        return job if job is not None and job.row.validator == connection.validator else None
 
     async def _given_up(self, job: Job) -> None:
         """A finished receipt for a job under way: the validator is through with it, so is the executor."""

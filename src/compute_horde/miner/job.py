@@ -62,6 +62,9 @@ class Job:
         self.disarm(name)
         self._timers[name] = asyncio.get_running_loop().call_later(max(0.0, seconds), action)
 
+    def armed(self, name: str) -> bool:
+        return name in self._timers
+
     def disarm(self, name: str) -> None:
         if timer := self._timers.pop(name, None):
             timer.cancel()

@@ -27,11 +27,13 @@ class LogRoutes:
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[V0JobLogsRequest, Asker]] = {}
         self._to_pass_on: deque[V0JobLogsRequest] = deque(maxlen=MAX_LOGS_WAITING)
+        self._passing_on = False
 
-    def ask(self, request: V0JobLogsRequest, asker: Asker) -> None:
+    def ask(self, request: V0JobLogsRequest, asker: Asker) -> bool:
         """Note a request; the oldest is answered with nothing when there are too many.
 
-        Under a name that waits already, the newer asker gets the answer.
+        Under a name that waits already, the newer asker gets the answer. True: somebody has to begin to take
+        requests by :meth:`next`; False: somebody is at it.
         """
         self._waiting.pop(request.request_id, None)
         if len(self._waiting) >= MAX_LOGS_WAITING:
@@ -39,13 +41,16 @@ class LogRoutes:
             its_asker.offer(empty(oldest, "more"))
         self._waiting[request.request_id] = (request, asker)
         self._to_pass_on.append(request)
+        begin, self._passing_on = not self._passing_on, True
+        return begin
 
     def next(self) -> V0JobLogsRequest | None:
-        """The next request that the executor has not seen and that still waits."""
+        """The next request that the executor has not seen and that still waits; None: stop taking."""
         while self._to_pass_on:
             request = self._to_pass_on.popleft()
             if (waiting := self._waiting.get(request.request_id)) and waiting[0] is request:
                 return request
+        self._passing_on = False
         return None
 
     def answer(self, response: V0JobLogsResponse) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from compute_horde.miner.service import MinerService
 from compute_horde.miner.settings import MinerSettings
 from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY, Message
 from compute_horde.protocol.enums import DockerPreset, ExecutorClass
+from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension, announcement
 from compute_horde.protocol.receipts import JobAcceptedPayload, JobFinishedPayload, JobStartedPayload
 from compute_horde.protocol.validator_miner import (
     ExecutorTiming,
@@ -81,6 +82,31 @@ class Peer:
         except ChannelClosed as closed:
             return closed.code
         raise AssertionError(f"unexpected frame {frame[:300]}")
+
+
+class Stuck:
+    """A channel that takes frames only while ``go`` is set."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self.go = channel, asyncio.Event()
+
+    @property
+    def peer(self) -> str:
+        return self._channel.peer
+
+    @property
+    def peer_headers(self) -> Mapping[str, str]:
+        return self._channel.peer_headers
+
+    async def send(self, frame: str) -> None:
+        await self.go.wait()
+        await self._channel.send(frame)
+
+    async def receive(self) -> str:
+        return await self._channel.receive()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._channel.close(code, reason)
 
 
 def started(job_uuid: str, key: Any = ALICE, miner: str = MINER.ss58_address, **changes: Any) -> JobStartedPayload:
@@ -167,8 +193,15 @@ class Horde:
         self.miner = MinerService(settings, chain, self.launcher, hotkey=hotkey)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def validator(self, key: Any = ALICE, *, admitted: bool = True, frame_limit: int | None = None) -> Peer:
-        near, far = memory_pair(frame_limit)
+    async def validator(
+        self,
+        key: Any = ALICE,
+        *,
+        admitted: bool = True,
+        frame_limit: int | None = None,
+        extensions: Iterable[Extension] = LINK_EXTENSIONS,
+    ) -> Peer:
+        near, far = memory_pair(frame_limit, request=announcement(extensions))
         self._tasks.append(asyncio.create_task(self.miner.validators.serve(far, key.ss58_address)))
         peer = Peer(near)
         if admitted:
@@ -181,18 +214,27 @@ class Horde:
         values: dict[str, Any] = {"miner_hotkey": hotkey, "timestamp": int(time.time())} | changes
         return ValidatorAuthForMiner.make(key, **values)
 
-    async def executor(self, token: str | None = None, frame_limit: int | None = None) -> Peer:
-        near, far = memory_pair(frame_limit)
-        token = token or (await self.launched()).token
-        self._tasks.append(asyncio.create_task(self.miner.executors.serve(far, token)))
+    async def executor(
+        self,
+        token: str | None = None,
+        frame_limit: int | None = None,
+        extensions: Iterable[Extension] = LINK_EXTENSIONS,
+    ) -> Peer:
+        near, far = memory_pair(frame_limit, request=announcement(extensions))
+        await self.executor_at(far, token)
         return Peer(near)
 
-    async def begun(self, job_uuid: str) -> tuple[Peer, Peer]:
+    async def executor_at(self, channel: Channel, token: str | None = None) -> None:
+        """Let the executor that was launched last come over this channel."""
+        token = token or (await self.launched()).token
+        self._tasks.append(asyncio.create_task(self.miner.executors.serve(channel, token)))
+
+    async def begun(self, job_uuid: str, extensions: Iterable[Extension] = LINK_EXTENSIONS) -> tuple[Peer, Peer]:
         """A validator and an executor in the middle of a job: the executor has all of it and is ready."""
         validator = await self.validator()
         await validator.say(initial(job_uuid))
         await validator.expect("V0AcceptJobRequest")
-        executor = await self.executor()
+        executor = await self.executor(extensions=extensions)
         await executor.expect("V0InitialJobRequest")
         await executor.say(V0ExecutorReadyRequest(job_uuid=job_uuid))
         await validator.expect("V0ExecutorReadyRequest")

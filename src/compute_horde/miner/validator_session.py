@@ -11,6 +11,7 @@ from compute_horde.miner.desk import Desk
 from compute_horde.miner.intake import Intake, Refused
 from compute_horde.miner.pool import Pool
 from compute_horde.protocol.base import MalformedFrame, parse_frame
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
 from compute_horde.protocol.validator_miner import (
     VALIDATOR_TO_MINER,
     GenericError,
@@ -131,6 +132,10 @@ class ValidatorDoor:
                 await self._intake.request(message, frame, connection)
             case V0JobAcceptedReceiptRequest() | V0JobFinishedReceiptRequest():
                 await self._intake.receipt(message, connection)
+            case V0CancelJobRequest():
+                await self._intake.cancel(message, connection)
+            case V0JobLogsRequest():
+                await self._intake.logs(message, connection)
             case V0MainHotkeyMessage():
                 connection.say(V0MainHotkeyMessage(main_hotkey=self._desk.settings.main_hotkey))
             case GenericError():

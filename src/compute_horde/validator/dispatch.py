@@ -1,6 +1,7 @@
-"""Finds the miner that gets a job: the candidates are tried in order until one has the class (section 11)."""
+"""Finds the miner that gets a job: the first of the candidates, in order, that has the class (section 11)."""
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Sequence
@@ -16,11 +17,16 @@ from compute_horde.validator import outcomes, routing
 from compute_horde.validator.journal import Journal
 from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.miner_link import MinerLink, Switchboard
+from compute_horde.validator.race import first_of
 from compute_horde.validator.reputation import Reputation
 from compute_horde.validator.settings import ValidatorSettings
 from compute_horde.validator.store import Job
 
 log = structlog.get_logger(__name__)
+
+
+STAGGER_SECONDS = 1.0
+"""A miner that has said nothing for so long is no longer the only one that is tried."""
 
 
 class Unroutable(Exception):  # noqa: N818 - what the job is
@@ -47,6 +53,8 @@ class Dispatcher:
         self._settings, self._signer, self._chain, self._dialer = settings, signer, chain, dialer
         self._journal, self._reputation, self._logs = journal, reputation, logs
         self._switchboard: Switchboard = {}
+        self._left: dict[asyncio.Task[MinerLink | None], asyncio.Task[None]] = {}
+        self.stagger_s = STAGGER_SECONDS
         self._dice = random.Random()  # noqa: S311 - spreads load, keeps no secret
 
     def link(self, miner: MinerEndpoint, job: Job) -> MinerLink:
@@ -65,23 +73,42 @@ class Dispatcher:
 
         :raises Unroutable: there is none.
         """
-        refused = 0
         candidates = self._candidates(job)
-        for miner in candidates:
-            link = self.link(miner, job)
-            try:
-                if await self._has_class(link, job):
-                    return link
-                refused += 1
-            except DialFailed as error:
-                log.warning("miner unreachable", job=job.uuid, miner=miner.hotkey, error=str(error))
-                if miner.hotkey != TRUSTED_MINER_HOTKEY:
-                    await self._journal.blame(miner.hotkey, job.uuid, "miner_unreachable")
-            except asyncio.CancelledError:
-                await link.close()
-                raise
+        refusals: list[str] = []
+        attempts = [functools.partial(self._try, miner, job, refusals) for miner in candidates]
+        link = await first_of(attempts, self.stagger_s, self._leave)
+        if link is None:
+            raise Unroutable(_nobody(job, len(candidates), len(refusals)))
+        return link
+
+    async def _try(self, miner: MinerEndpoint, job: Job, refusals: list[str]) -> MinerLink | None:
+        link = self.link(miner, job)
+        try:
+            if await self._has_class(link, job):
+                return link
+            refusals.append(miner.hotkey)
+        except DialFailed as error:
+            log.warning("miner unreachable", job=job.uuid, miner=miner.hotkey, error=str(error))
+            if miner.hotkey != TRUSTED_MINER_HOTKEY:
+                await self._journal.blame(miner.hotkey, job.uuid, "miner_unreachable")
+        except asyncio.CancelledError:
             await link.close()
-        raise Unroutable(_nobody(job, len(candidates), refused))
+            raise
+        await link.close()
+        return None
+
+    def _leave(self, attempt: asyncio.Task[MinerLink | None]) -> None:
+        """Another miner was faster. The attempt goes on to its limit, so that who is away is known to be away."""
+        self._left[attempt] = closing = asyncio.create_task(_close_when_open(attempt))
+        closing.add_done_callback(lambda _: self._left.pop(attempt, None))
+
+    async def close(self) -> None:
+        """Give up the attempts that nobody waits for."""
+        closing = list(self._left.values())
+        for attempt in self._left:
+            if not attempt.cancelling():
+                attempt.cancel()
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _has_class(self, link: MinerLink, job: Job) -> bool:
         limit = self._settings.miner_connect_limit
@@ -117,6 +144,11 @@ class Dispatcher:
         if address is None or port is None:
             return None
         return MinerEndpoint(hotkey=TRUSTED_MINER_HOTKEY, address=address, port=port)
+
+
+async def _close_when_open(attempt: asyncio.Task[MinerLink | None]) -> None:
+    if (link := await attempt) is not None:
+        await link.close()
 
 
 def _nobody(job: Job, tried: int, refused: int) -> outcomes.Outcome:

@@ -71,6 +71,7 @@ class Driver:
         self._logs = logs
         self._wish = CancelWish(wished=job.cancel_requested)
         self._state = job.state
+        self.has_ended = False
         self._limits = requests.limits_of(job.request, settings)
         self._started_at = job.started_at or time.time()
         self._deadline = RunningDeadline(time.monotonic(), 0)
@@ -91,9 +92,9 @@ class Driver:
             log.exception("job driver failed", job=self._job.uuid)
             await self._end(outcomes.unhandled(error))
         finally:
-            self._logs.end(self._job.uuid)
             if self._link is not None:
                 await self._link.close()
+            self._logs.end(self._job.uuid)
 
     def cancel(self) -> None:
         """The user's wish, which is kept already. It is acted upon at once; doing so twice changes nothing."""
@@ -117,13 +118,13 @@ class Driver:
         """Find a miner and ask it for an executor."""
         async with self._wish.waiting(None):
             self._link = link = await self._dispatcher.dispatch(self._job)
-        self._wish.check()  # from here on the miner counts as asked
         now = time.time()
         book = self._book(link)
         receipt = book.issue(book.started(now))
         self._deadline = RunningDeadline(time.monotonic(), self._limits.reservation)
         await self._store.assign(self._job.uuid, link.miner, self._started_at, self._wall(), receipt)
-        self._started = receipt
+        self._wish.check()
+        self._started = receipt  # from here on the miner counts as asked
         self._logs.connect(self._job.uuid, link)
         await self._tell(requests.initial_request(self._job.request, self._limits, receipt, self._signer))
 
@@ -206,10 +207,9 @@ class Driver:
             raise Ended(outcomes.cancelled())
         knows = self._link.extensions is None or Extension.CANCEL in self._link.extensions
         limit = self._settings.cancel_limit if knows else 0  # what has arrived is read even then
-        self._deadline = RunningDeadline(time.monotonic(), limit)
         try:
             async with self._wish.waiting(limit):
-                if self._link.extensions and self._link.is_open:
+                if knows and self._link.is_open:
                     await self._pass_on_wish()
                 while True:
                     message = await self._next()
@@ -272,6 +272,8 @@ class Driver:
         except (IllegalTransition, StaleJob) as why:
             log.warning("end of a job ignored", job=self._job.uuid, why=str(why))
             return
+        self.has_ended = True
+        self._logs.end(self._job.uuid)
         if payload and issued:
             await self._hand_over(V0JobFinishedReceiptRequest(payload=payload, signature=issued.signature))
 

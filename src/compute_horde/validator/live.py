@@ -47,7 +47,8 @@ class LiveJobs:
 
     def ask_logs(self, request: V0JobLogsRequest, reply: Reply) -> bool:
         """Pass on a request for output. False: no such job is under way."""
-        if request.job_uuid not in self._drivers:
+        driver = self._drivers.get(request.job_uuid)
+        if driver is None or driver.has_ended:
             return False
         self._logs.ask(request, reply)
         return True
@@ -56,5 +57,5 @@ class LiveJobs:
         """A request about a job that was not under way when it came; it may have been let in meanwhile."""
         job = await self._store.job(request.job_uuid)
         if not self.ask_logs(request, reply):
-            state = "ended" if job and job.state.is_terminal else "unavailable"
-            reply(request, empty_answer(request, state))
+            ended = job is not None and job.state.is_terminal
+            reply(request, empty_answer(request, "ended" if ended else "unavailable"))

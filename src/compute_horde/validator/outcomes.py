@@ -1,5 +1,6 @@
 """How a job can end, and whether that is its miner's fault (sections 5.4, 6.7)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -75,9 +76,9 @@ def _cancelled_by_miner(message: V0JobFailedRequest) -> Outcome:
     return Outcome(JobState.CANCELLED, Participant.MINER, StatusMetadata(job_failure_details=details))
 
 
-def cancelled(message: str = "The job was cancelled", **details: JsonValue) -> Outcome:
+def cancelled(message: str = "The job was cancelled", details: Mapping[str, JsonValue] | None = None) -> Outcome:
     """The validator ends a job that its user cancelled."""
-    found = failures.problem(CANCELLED_CODE, message, **details)
+    found = failures.problem(CANCELLED_CODE, message).model_copy(update={"details": dict(details or {})})
     failure = FailureDetails(
         reason=FailureReason.UNKNOWN, stage=found.stage, message=message, context=found.to_context()
     )
@@ -97,7 +98,7 @@ def as_wished(outcome: Outcome) -> Outcome:
     failure = meanwhile.get("job_failure_details", {})
     output = {key: failure.pop(key) for key in list(failure) if key.startswith("docker_process_")}
     details: dict[str, JsonValue] = {"instead_of": outcome.state.value, **meanwhile}
-    ended = cancelled(**details)
+    ended = cancelled(details=details)
     shown = ended.metadata.job_failure_details
     assert shown is not None  # noqa: S101 - that is what cancelled() makes
     metadata = StatusMetadata(job_failure_details=shown.model_copy(update=output))
@@ -105,7 +106,10 @@ def as_wished(outcome: Outcome) -> Outcome:
 
 
 def unwished(outcome: Outcome) -> Outcome:
-    """The same end for a job that nobody wants to be cancelled: a miner that says so does not keep to the protocol."""
+    """The same end for a job that nobody wants to be cancelled.
+
+    A miner that says it was is at fault: it must not get rid of a job in this way.
+    """
     if outcome.state is not JobState.CANCELLED:
         return outcome
     return horde_failed(

@@ -92,6 +92,7 @@ class ValidatorService:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._dispatcher.close()
         await self._outbox.close()
         await self._database.close()
 

@@ -16,7 +16,6 @@ from compute_horde.protocol.facilitator_validator import V2JobRequest
 from compute_horde.storage.database import Database
 from compute_horde.validator.tables import incidents, jobs, outbox, receipts
 
-
 _ENDED = [state.value for state in TERMINAL]
 
 

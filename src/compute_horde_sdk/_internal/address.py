@@ -39,3 +39,10 @@ def facilitator_root(url: object) -> str:
     if path.endswith(API_PREFIX):
         path = path.removesuffix(API_PREFIX).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def shown_url(url: str) -> str:
+    """``url`` without what may be a secret: a user, a query, a fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")

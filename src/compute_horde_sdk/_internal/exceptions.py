@@ -4,7 +4,7 @@
 
     ComputeHordeError
     ├── ComputeHordeValidationError             also ValueError: an argument is wrong; ``field`` names it
-    ├── ComputeHordeUnsupportedError            asked for something that is not carried out yet
+    ├── ComputeHordeUnsupportedError            the facilitator, or this installation, cannot do that
     ├── ComputeHordeAuthenticationError         the login or the signature was refused
     ├── ComputeHordeNotFoundError               no such job among yours
     ├── ComputeHordeValidatorNotConnectedError  the named validator is not connected to the facilitator
@@ -12,7 +12,12 @@
     │   └── ComputeHordeTimeoutError            also TimeoutError: it did not answer in time
     ├── ComputeHordeResponseError               an answer that makes no sense here; ``status_code`` has its status
     ├── ComputeHordeJobTimeoutError             also TimeoutError: ``wait(timeout=...)`` ran out; the job goes on
-    └── ComputeHordeJobError                    why a job failed: ``job.error``; the library never raises it
+    └── ComputeHordeJobError                    why a job failed: ``job.error``; ``wait_for_streaming`` raises it
+        ├── ComputeHordeJobRejection            nobody took the job
+        ├── ComputeHordeJobFailure              the job itself failed, or was cancelled
+        └── ComputeHordeHordeFailure            the horde failed a job that was fine
+
+All of them can be copied and pickled.
 """
 
 from collections.abc import Mapping
@@ -59,6 +64,14 @@ class ComputeHordeError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
+    def __repr__(self) -> str:
+        told = {"code": self.code, **self._told(), "message": self.message}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
+    def _told(self) -> dict[str, object]:
+        """What ``repr`` shows between code and message."""
+        return {}
+
 
 class ComputeHordeValidationError(ComputeHordeError, ValueError):
     """An argument is wrong. ``field``: its name, with the key or index where there is one."""
@@ -69,9 +82,15 @@ class ComputeHordeValidationError(ComputeHordeError, ValueError):
         super().__init__(message, code=code, hint=hint, fault=Fault.USER)
         self.field = field
 
+    def _told(self) -> dict[str, object]:
+        return {"field": self.field}
+
 
 class ComputeHordeUnsupportedError(ComputeHordeError):
-    """Something that this version does not carry out. Nothing was sent."""
+    """Something that the facilitator does not offer, or that needs an extra which is not installed.
+
+    Nothing was sent.
+    """
 
     default_code = "unsupported"
 
@@ -130,6 +149,9 @@ class ComputeHordeResponseError(ComputeHordeError):
         super().__init__(message, code=code, hint=hint, retryable=retryable, stage=stage, fault=fault)
         self.status_code = status_code
 
+    def _told(self) -> dict[str, object]:
+        return {"status_code": self.status_code}
+
 
 class ComputeHordeJobTimeoutError(ComputeHordeError, TimeoutError):
     """``wait`` ran out of time. The job itself goes on; wait again, or look at it later."""
@@ -170,8 +192,21 @@ class ComputeHordeJobError(ComputeHordeError):
         self.context: dict[str, JsonValue] = dict(context or {})
         self.exit_code = exit_code
 
-    def __repr__(self) -> str:
-        return (
-            f"ComputeHordeJobError(code={self.code!r}, stage={self.stage!s}, fault={self.fault!s}, "
-            f"message={self.message!r})"
-        )
+    def _told(self) -> dict[str, object]:
+        return {"stage": _word(self.stage), "fault": _word(self.fault)}
+
+
+class ComputeHordeJobRejection(ComputeHordeJobError):  # noqa: N818 - the name that programs import
+    """Nobody took the job. ``reason``: such as ``busy`` or ``no_miner_for_job``."""
+
+
+class ComputeHordeJobFailure(ComputeHordeJobError):  # noqa: N818 - the name that programs import
+    """The job itself failed. ``reason``: such as ``timeout`` or ``nonzero_return_code``."""
+
+
+class ComputeHordeHordeFailure(ComputeHordeJobError):  # noqa: N818 - the name that programs import
+    """The horde failed a job that was fine. ``reported_by``: the participant that said so."""
+
+
+def _word(value: Stage | Fault | None) -> str | None:
+    return None if value is None else value.value

@@ -1,10 +1,14 @@
 """Status, history and result of a job, as the caller sees them."""
 
 import datetime as dt
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from compute_horde_sdk._internal.saving import save_files
 
 if TYPE_CHECKING:  # only a type
     from compute_horde.protocol.details import StatusMetadata
@@ -67,10 +71,10 @@ class ComputeHordeJobStatusEntry:
 
     created_at: dt.datetime
     status: ComputeHordeJobStatus
-    metadata: "StatusMetadata | None" = None
+    metadata: "StatusMetadata | None" = field(default=None, repr=False)
 
 
-@dataclass
+@dataclass(repr=False)
 class ComputeHordeJobResult:
     """What a finished job left; set for a failed job, too.
 
@@ -93,3 +97,33 @@ class ComputeHordeJobResult:
     notices: list[str] = field(default_factory=list)
     image_digest: str | None = None
     output_hashes: dict[str, str] | None = None
+
+    def add_upload_result(self, path: str, result: HttpOutputVolumeResponse) -> None:
+        """Note an upload target's answer. ``path``: below ``/output/``, with or without that prefix."""
+        self.upload_results["/output/" + path.removeprefix("/output/")] = result
+
+    def save_artifacts(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write every artifact into ``directory``, which is made when it is not there.
+
+        The file's name is the last part of the artifact's path, with characters that are no part of a name
+        replaced by ``_``; of equal names the later ones get a number. Whoever ran the job chose these names:
+        nothing is written outside ``directory``, and no link in it is followed.
+
+        :param overwrite: replace files that are there; otherwise nothing is written when one is.
+        :returns: the paths written, in the order of ``artifacts``.
+        :raises ComputeHordeValidationError: a file of that name is there, or ``directory`` is none.
+        :raises OSError: the disk refuses.
+        """
+        return save_files(self.artifacts, Path(directory), overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        shown = {
+            "exit_code": str(self.exit_code),
+            "stdout": f"{len(self.stdout)} characters",
+            "stderr": f"{len(self.stderr)} characters",
+            "artifacts": f"{len(self.artifacts)} of {sum(map(len, self.artifacts.values()))} bytes",
+            "upload_results": str(len(self.upload_results)),
+        }
+        flags = ", timed_out" if self.timed_out else ""
+        flags += f", notices={self.notices!r}" if self.notices else ""
+        return f"<ComputeHordeJobResult {', '.join(f'{name}={text}' for name, text in shown.items())}{flags}>"

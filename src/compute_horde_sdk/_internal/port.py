@@ -4,7 +4,7 @@
 """
 
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -18,8 +18,10 @@ from compute_horde_sdk._internal.models import (
 )
 from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
 
-if TYPE_CHECKING:  # only a type
+if TYPE_CHECKING:  # only types
     from pydantic import JsonValue
+
+    from compute_horde_sdk._internal.specs.volumes import OutputVolume
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,26 @@ class Horde(Protocol):
 
     async def create(self, order: Order) -> JobSnapshot: ...
 
+    async def repeat_on_trusted_miner(
+        self, job: JobSnapshot, queue: str, uploads: "Mapping[str, OutputVolume] | None"
+    ) -> JobSnapshot:
+        """Create the same job again on the trusted miner, linked to ``job``, in ``queue``, with other uploads.
+
+        :raises ComputeHordeValidationError: ``cross_validates`` as its field: the job has its repetition already.
+        """
+
     async def fetch(self, job_uuid: str) -> JobSnapshot: ...
 
+    async def look(self, job_uuid: str) -> JobSnapshot:
+        """As ``fetch``, for whoever waits for the job: the looks of many waiters travel together."""
+
     async def list_jobs(self, query: JobQuery) -> JobList: ...
+
+    def iterate(self, queue: str | None, pending: bool | None) -> AsyncIterator[JobSnapshot]:
+        """The jobs of a queue (None: all), of those that have not ended (``pending``: True), that have (False).
+
+        Newest first, none missed and none repeated while jobs are created and end. On every facilitator.
+        """
 
     async def cancel(self, job_uuid: str) -> JobSnapshot:
         """:raises ComputeHordeUnsupportedError: the facilitator cannot cancel."""
@@ -158,10 +177,11 @@ class Horde(Protocol):
     async def report_cheat(self, job_uuid: str, trusted_job_uuid: str, details: "JsonValue") -> str:
         """The facilitator's confirmation."""
 
-    def output(self, job_uuid: str) -> AsyncIterator[OutputPiece]:
+    def output(self, job_uuid: str) -> AsyncGenerator[OutputPiece, None]:
         """What the job prints, from the beginning, until it is over or nobody can tell more; never repeated.
 
-        A lost connection is made good. A gap in a stream's offsets is output that was not kept.
+        A lost connection is made good. Close it (``aclosing``) when leaving early. Nothing is read ahead of the
+        reader. A gap in a stream's offsets is output that was not kept.
         """
 
     def subscribe(self, job_uuid: str) -> AbstractAsyncContextManager[News]:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from compute_horde_sdk._internal.exceptions import ComputeHordeError
 from compute_horde_sdk._internal.models import ComputeHordeJobStatus
-from compute_horde_sdk._internal.port import Horde, News, StatusChange
+from compute_horde_sdk._internal.port import Horde, JobSnapshot, News, StatusChange
 from compute_horde_sdk._internal.wiring import Wiring
 
 MAX_FAILED_LOOKS = 10
@@ -17,8 +17,7 @@ class Followed(Protocol):
     uuid: str
     status: ComputeHordeJobStatus
 
-    async def refresh_from_facilitator(self) -> None:
-        """Fetch the job. Raises ComputeHordeError."""
+    def _take(self, snapshot: JobSnapshot) -> None: ...
 
     def _take_change(self, change: StatusChange) -> bool: ...
 
@@ -36,7 +35,7 @@ async def follow(job: Followed, horde: Horde, wiring: Wiring) -> None:
         while True:
             news.refreshing()
             try:
-                await job.refresh_from_facilitator()
+                job._take(await horde.look(job.uuid))
                 failed = 0
             except ComputeHordeError as error:
                 failed += 1

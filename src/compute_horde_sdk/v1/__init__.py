@@ -2,11 +2,23 @@
 
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde_sdk._internal.client import ComputeHordeClient
+from compute_horde_sdk._internal.crossvalidation.comparators import byte_exact, ignoring, numeric
+from compute_horde_sdk._internal.crossvalidation.comparison import Comparator, Comparison, Difference
+from compute_horde_sdk._internal.crossvalidation.evidence import (
+    CrossValidationEvidence,
+    FileHash,
+    JobEvidence,
+)
+from compute_horde_sdk._internal.crossvalidation.plan import CrossValidation
+from compute_horde_sdk._internal.crossvalidation.verdict import CrossValidationReport, CrossValidationState
 from compute_horde_sdk._internal.exceptions import (
     ComputeHordeAuthenticationError,
     ComputeHordeConnectionError,
     ComputeHordeError,
+    ComputeHordeHordeFailure,
     ComputeHordeJobError,
+    ComputeHordeJobFailure,
+    ComputeHordeJobRejection,
     ComputeHordeJobTimeoutError,
     ComputeHordeNotFoundError,
     ComputeHordeResponseError,
@@ -16,12 +28,15 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeValidatorNotConnectedError,
 )
 from compute_horde_sdk._internal.job import ComputeHordeJob
+from compute_horde_sdk._internal.lines import LogLine
+from compute_horde_sdk._internal.mapping import MappedJob
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
     HttpOutputVolumeResponse,
 )
+from compute_horde_sdk._internal.s3 import s3_input_volume, s3_output_volume
 from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
 from compute_horde_sdk._internal.specs.volumes import (
     HTTPInputVolume,
@@ -33,12 +48,17 @@ from compute_horde_sdk._internal.specs.volumes import (
 )
 
 __all__ = [
+    "Comparator",
+    "Comparison",
     "ComputeHordeAuthenticationError",
     "ComputeHordeClient",
     "ComputeHordeConnectionError",
     "ComputeHordeError",
+    "ComputeHordeHordeFailure",
     "ComputeHordeJob",
     "ComputeHordeJobError",
+    "ComputeHordeJobFailure",
+    "ComputeHordeJobRejection",
     "ComputeHordeJobResult",
     "ComputeHordeJobSpec",
     "ComputeHordeJobStatus",
@@ -50,12 +70,26 @@ __all__ = [
     "ComputeHordeUnsupportedError",
     "ComputeHordeValidationError",
     "ComputeHordeValidatorNotConnectedError",
+    "CrossValidation",
+    "CrossValidationEvidence",
+    "CrossValidationReport",
+    "CrossValidationState",
+    "Difference",
     "ExecutorClass",
+    "FileHash",
     "HTTPInputVolume",
     "HTTPOutputVolume",
     "HttpOutputVolumeResponse",
     "HuggingfaceInputVolume",
     "InlineInputVolume",
     "InputVolume",
+    "JobEvidence",
+    "LogLine",
+    "MappedJob",
     "OutputVolume",
+    "byte_exact",
+    "ignoring",
+    "numeric",
+    "s3_input_volume",
+    "s3_output_volume",
 ]

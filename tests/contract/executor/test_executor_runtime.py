@@ -1,6 +1,7 @@
 """What every container runtime does. Here over the fake; tests/integration runs the same over Docker."""
 
 import asyncio
+import re
 import uuid
 from pathlib import Path
 
@@ -76,6 +77,9 @@ class RuntimeContract:
         await container.remove()
         await asyncio.wait({again})
         again.exception()
+
+    async def test_an_image_is_known_by_its_digest(self, runtime: ContainerRuntime, ref: str) -> None:
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", (await runtime.ensure_image(ref)).id)
 
     async def test_unknown_image(self, runtime: ContainerRuntime) -> None:
         with pytest.raises(JobFailure) as caught:

@@ -16,7 +16,9 @@ from compute_horde.chain.port import Directory
 from compute_horde.chain.static import FixedChain
 from compute_horde.facilitator.app import create_app
 from compute_horde.facilitator.facilitator import Facilitator
+from compute_horde.facilitator.logs import Pace
 from compute_horde.facilitator.settings import FacilitatorSettings
+from compute_horde.protocol.extensions import announcement
 from compute_horde.protocol.facilitator_validator import HEADER_MAX_FRAME
 from compute_horde.protocol.signing import (
     SignatureScope,
@@ -29,6 +31,7 @@ from compute_horde.transport.channel import ChannelClosed
 from compute_horde.transport.memory import MemoryChannel, memory_pair
 
 ALICE, BOB = throwaway_hotkey("//Alice"), throwaway_hotkey("//Bob")
+QUICK = Pace(keep_alive=0.05, answer=0.3, least=0.001, pause=0.01, longest_pause=0.02)
 VALIDATOR, OTHER = throwaway_hotkey("//Validator"), throwaway_hotkey("//OtherValidator")
 
 
@@ -91,7 +94,7 @@ class Bench:
     peers: list[Peer] = field(default_factory=list)
 
     def dial(self, headers: dict[str, str] | None = None) -> Peer:
-        near, far = memory_pair()
+        near, far = memory_pair(request=headers)
         peer = Peer(near, asyncio.create_task(self.facilitator.serve_validator(far, headers or {})))
         self.peers.append(peer)
         return peer
@@ -165,6 +168,12 @@ def other_key() -> Any:
 
 
 @pytest.fixture
+def ours() -> dict[str, str]:
+    """What a validator of ours sends with its handshake."""
+    return announcement()
+
+
+@pytest.fixture
 def big_frames() -> dict[str, str]:
     return {HEADER_MAX_FRAME: str(50 * 1024 * 1024)}
 
@@ -179,7 +188,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     settings = FacilitatorSettings(
         database_url=f"sqlite+aiosqlite:///{tmp_path}/facilitator.db", max_body_bytes=3_000_000
     )
-    facilitator = Facilitator(settings, chain, now=clock, keep_alive_s=0.05)
+    facilitator = Facilitator(settings, chain, now=clock, keep_alive_s=0.05, logs_pace=QUICK)
     await facilitator.open()
     transport = httpx.ASGITransport(app=create_app(facilitator))  # type: ignore[arg-type] # narrower ASGI types
     async with httpx.AsyncClient(transport=transport, base_url="http://facilitator") as http:

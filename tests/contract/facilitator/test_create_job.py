@@ -1,5 +1,6 @@
 """POST /api/v1/job-docker/: section 2.5, and the gaps G3, G4, G7, G20."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -89,6 +90,68 @@ async def test_a_signature_cannot_be_used_at_a_second_validator(bench: Any, othe
     elsewhere = {**body, "target_validator_hotkey": other_key.ss58_address}
     answer = await bench.http.post(URL, json=elsewhere, headers=headers)
     assert (answer.status_code, answer.json()["error"]) == (400, "Invalid signature provided")
+
+
+async def test_the_same_creation_sent_many_times_at_once_is_one_job_and_one_push(bench: Any) -> None:
+    peer, token = await bench.validator(), await bench.login()
+    body = bench.body()
+    headers = {**token, **bench.sign(body)}
+    answers = await asyncio.gather(*(bench.http.post(URL, json=body, headers=headers) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["uuid"] for answer in answers}) == 1
+    assert (await peer.receive())["uuid"] == answers[0].json()["uuid"]
+    assert (await peer.status("x", "received"))["status"] == "error"  # the next frame: there was no second push
+    assert (await bench.http.get("/api/v1/jobs/", headers=token)).json()["count"] == 1
+
+
+async def test_a_retry_long_after_its_signature_ran_out_finds_its_job(bench: Any) -> None:
+    peer, token = await bench.validator(), await bench.login()
+    body = bench.body()
+    headers = bench.sign(body)
+    first = await bench.http.post(URL, json=body, headers={**token, **headers})
+    await peer.hang_up()
+    bench.clock.ahead += 3000
+    late = await bench.http.post(URL, json=body, headers={**token, **headers})
+    assert (late.status_code, late.json()["uuid"]) == (201, first.json()["uuid"])
+
+
+async def test_an_old_signature_does_not_stand_for_another_body(bench: Any) -> None:
+    await bench.validator()
+    token, body = await bench.login(), bench.body()
+    headers = {**token, **bench.sign(body)}
+    await bench.http.post(URL, json=body, headers=headers)
+    for changed, stamp in (({"docker_image": "evil"}, {}), ({}, {"X-CH-Timestamp-NS": "1"})):
+        answer = await bench.http.post(URL, json={**body, **changed}, headers={**headers, **stamp})
+        assert (answer.status_code, answer.json()["error"]) == (400, "Invalid signature provided")
+
+
+@pytest.mark.parametrize(
+    "unsigned",
+    [
+        {"tag": "other"},
+        {"job_namespace": "SN2.0"},
+        {"run_cross_validation": True},
+    ],
+)
+async def test_what_is_not_signed_makes_no_second_job(bench: Any, unsigned: dict[str, Any]) -> None:
+    await bench.validator()
+    token, body = await bench.login(), bench.body(tag="first", job_namespace="SN1.0")
+    headers = {**token, **bench.sign(body)}
+    first = await bench.http.post(URL, json=body, headers=headers)
+    second = await bench.http.post(URL, json={**body, **unsigned}, headers=headers)
+    assert (second.status_code, second.json()) == (201, first.json())
+
+
+async def test_a_repetition_named_in_a_retry_makes_no_second_job(bench: Any) -> None:
+    await bench.validator()
+    token = await bench.login()
+    plain = (await bench.post_job(token)).json()["uuid"]
+    body = bench.body(on_trusted_miner=True)
+    headers = {**token, **bench.sign(body)}
+    first = await bench.http.post(URL, json=body, headers=headers)
+    second = await bench.http.post(URL, json={**body, "cross_validates": plain}, headers=headers)
+    assert (second.status_code, second.json()) == (201, first.json())
+    assert (await bench.job(plain, token))["trusted_job_uuid"] is None
 
 
 async def test_no_signature_is_400_g4(bench: Any) -> None:

@@ -1,14 +1,43 @@
-"""The migrations make the tables that the code uses, and can be taken back."""
+"""The migrations make the tables that the code uses, can be taken back, and keep what older versions stored."""
 
+import importlib
+import io
 from pathlib import Path
+from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from alembic.operations import Operations
+from sqlalchemy import Connection, inspect, text, update
+from sqlalchemy.exc import IntegrityError
 
-from compute_horde.facilitator.tables import metadata
+from compute_horde.facilitator.job_view import job_view
+from compute_horde.facilitator.listing import Chosen, JobList
+from compute_horde.facilitator.store import Conflict, JobStore, NewJob
+from compute_horde.facilitator.tables import jobs, metadata
+from compute_horde.lifecycle.states import JobState
+from compute_horde.protocol.sdk_facilitator import JobRequest
 from compute_horde.storage.database import Database
 from compute_horde.storage.migrate import migrate, unmigrate
+
+OLD_UUID = "11111111-1111-4111-8111-111111111111"
+REQUEST = {
+    "target_validator_hotkey": "v",
+    "docker_image": "alpine",
+    "download_time_limit": 1,
+    "execution_time_limit": 1,
+    "streaming_start_time_limit": 1,
+    "upload_time_limit": 1,
+}
+OLD_JOB = text(
+    'INSERT INTO job (uuid, "user", validator, signature, tag, on_trusted_miner, request, frame, state,'
+    " created_us, budget_s, deadline_us) VALUES (:uuid, 'u', 'v', :uuid, 't', 0, :request, '{}', 'sent', 1, 9, 7)"
+)
+OLD_STATUS = text(
+    'INSERT INTO job_status (job_uuid, "user", status, metadata, created_us)'
+    " VALUES (:uuid, 'u', 'sent', '{}', 1)"
+)
 
 
 def differences(connection: Connection) -> list[object]:
@@ -20,13 +49,86 @@ def tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
 
 
+def new_job(uuid: str, **changes: Any) -> NewJob:
+    made = {
+        "uuid": uuid,
+        "user": "u",
+        "validator": "v",
+        "signature": uuid,
+        "tag": "",
+        "on_trusted_miner": False,
+        "request": JobRequest.model_validate(REQUEST).model_dump_json(),
+        "frame": "{}",
+        "budget_s": 9,
+        **changes,
+    }
+    return NewJob(**made)
+
+
 async def test_migrations_match_the_tables_and_go_back(tmp_path: Path) -> None:
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/f.db")
     await migrate(database, "facilitator")
     await migrate(database, "facilitator")
     async with database.begin() as connection:
         assert await connection.run_sync(differences) == []
+    await unmigrate(database, "facilitator", "0001")
+    await migrate(database, "facilitator")
     await unmigrate(database, "facilitator")
     async with database.begin() as connection:
         assert await connection.run_sync(tables) <= {"alembic_version"}
     await database.close()
+
+
+async def test_jobs_of_the_first_version_are_read_and_go_on(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/f.db")
+    await migrate(database, "facilitator", "0001")
+    request = JobRequest.model_validate(REQUEST).model_dump_json(
+        exclude={"run_cross_validation", "cross_validates"}
+    )
+    async with database.begin() as connection:
+        await connection.execute(OLD_JOB, {"uuid": OLD_UUID, "request": request})
+        await connection.execute(OLD_STATUS, {"uuid": OLD_UUID})
+    await migrate(database, "facilitator")
+    store = JobStore(database)
+    stored = await store.get(OLD_UUID, "u")
+    assert stored is not None
+    job = job_view(stored, knows_cancelled=True)
+    assert (job.uuid, job.docker_image, job.status) == (OLD_UUID, "alpine", "Sent")
+    assert (job.run_cross_validation, job.cancel_requested) == (False, False)
+    assert (job.cross_validates, job.trusted_job_uuid) == (None, None)
+    part = await JobList(database).after(Chosen("u", tag="t", pending=True), "", 10)
+    assert [one.row["uuid"] for one in part.jobs] == [OLD_UUID]
+    assert await store.waiting("v") == [(OLD_UUID, "{}")]
+    asked = await store.request_cancel(OLD_UUID, "u", 60)
+    assert asked is not None
+    assert (asked.state, asked.cancel_requested) == (JobState.SENT, True)
+    assert await store.next_deadline() == 7 / 1_000_000  # the earlier one stays
+    await database.close()
+
+
+async def test_the_database_itself_refuses_a_second_repetition(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/f.db")
+    await migrate(database, "facilitator")
+    store = JobStore(database)
+    await store.create(new_job("a"), 0)
+    await store.create(new_job("b", cross_validates="a", on_trusted_miner=True), 0)
+    with pytest.raises(Conflict, match="repeated already"):
+        await store.create(new_job("c", cross_validates="a", on_trusted_miner=True), 0)
+    async with database.begin() as connection:
+        with pytest.raises(IntegrityError):
+            await connection.execute(update(jobs).where(jobs.c.uuid == "a").values(cross_validates="a"))
+    await database.close()
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("step", ["upgrade", "downgrade"])
+def test_the_migration_can_be_written_for_each_database(dialect: str, step: str) -> None:
+    written = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name=dialect, opts={"as_sql": True, "output_buffer": written, "literal_binds": True}
+    )
+    module = importlib.import_module("compute_horde.storage.migrations.facilitator.0002_cancel")
+    with Operations.context(context):
+        getattr(module, step)()
+    assert "cross_validates" in written.getvalue()
+    assert "job_newest_pending" in written.getvalue()

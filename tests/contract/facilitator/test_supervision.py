@@ -4,10 +4,14 @@ import asyncio
 import json
 from typing import Any
 
+from sqlalchemy import event
+
 from compute_horde.chain.port import Directory
+from compute_horde.facilitator.events import Events
 from compute_horde.facilitator.facilitator import Facilitator
 from compute_horde.protocol.problems import Problem
 
+HELLO = b": connected\nretry: 500\nid: 0\n\n"
 BUDGET = 7 + 3 + 300 + 5 + 5 + 10 + 7 + 300  # reservation, spin-up, startup, leeway, the limits, the margin
 
 
@@ -112,7 +116,7 @@ async def test_events_arrive_in_order_and_resume(bench: Any) -> None:
     events, token = bench.facilitator.events, await bench.login()
     session = bench.facilitator.login.session(token["Authorization"])
     stream = events.stream(session, await events.start_after(None))
-    assert await anext(stream) == b": connected\n\n"
+    assert await anext(stream) == HELLO
     peer = await bench.validator()
     uuid = (await bench.post_job(token)).json()["uuid"]
     await peer.receive()
@@ -150,7 +154,7 @@ async def test_events_are_the_users_own(bench: Any, bob: Any) -> None:
     await bench.post_job(await bench.login())
     theirs = bench.facilitator.login.session((await bench.login(bob))["Authorization"])
     stream = bench.facilitator.events.stream(theirs, 0)
-    assert [await anext(stream) for _ in range(2)] == [b": connected\n\n", b": keep-alive\n\n"]
+    assert [await anext(stream) for _ in range(2)] == [HELLO, b": keep-alive\n\n"]
     await stream.aclose()
 
 
@@ -159,6 +163,76 @@ async def test_a_stream_ends_with_its_login(bench: Any) -> None:
     stream = bench.facilitator.events.stream(session, 0)
     await anext(stream)
     bench.chain.current = Directory()
+    assert [text async for text in stream] == []
+
+
+async def test_a_status_costs_one_query_for_each_stream_of_its_user(bench: Any, bob: Any) -> None:
+    facilitator = bench.facilitator
+    peer, token = await bench.validator(), await bench.login()
+    uuids = [(await bench.post_job(token)).json()["uuid"] for _ in range(30)]
+    hers, his = (facilitator.login.session(login["Authorization"]) for login in (token, await bench.login(bob)))
+    events = Events(facilitator.store, facilitator.streams, keep_alive_s=60)
+    last = await events.start_after(None)
+    streams: list[Any] = [events.stream(hers, last) for _ in range(3)]
+    streams += [events.stream(his, last) for _ in range(40)]
+    asked: list[str] = []
+    settled = asyncio.Event()
+
+    def note(*args: Any) -> None:
+        if "job_status.id >" in args[2]:
+            asked.append(args[2])
+        if len(asked) == len(streams):  # each looks once, then waits
+            settled.set()
+
+    event.listen(facilitator.database.engine.sync_engine, "before_cursor_execute", note)
+    for stream in streams:
+        await anext(stream)
+    reading: list[asyncio.Task[bytes]] = [asyncio.create_task(anext(stream)) for stream in streams]
+    for _ in range(30):
+        await peer.receive()
+    await settled.wait()
+    asked.clear()
+    await peer.status(uuids[7], "received")
+    done = await asyncio.gather(*reading[:3])
+    assert {event_of(text)["job_uuid"] for text in done} == {uuids[7]}
+    assert len(asked) == 3
+    facilitator.streams.close()
+    await asyncio.gather(*reading, return_exceptions=True)
+    for stream in streams:
+        await stream.aclose()
+
+
+async def test_statuses_reported_at_once_reach_a_stream_once_each_and_in_order(bench: Any) -> None:
+    events, token = bench.facilitator.events, await bench.login()
+    session = bench.facilitator.login.session(token["Authorization"])
+    stream = events.stream(session, await events.start_after(None))
+    await bench.validator()
+    created = await asyncio.gather(*(bench.post_job(token) for _ in range(60)))
+    seen = [await next_event(stream) for _ in range(60)]
+    assert [one["id"] for one in seen] == list(range(1, 61))
+    assert {one["job_uuid"] for one in seen} == {answer.json()["uuid"] for answer in created}
+    await stream.aclose()
+
+
+async def test_who_is_cut_off_before_the_first_event_misses_none(bench: Any) -> None:
+    events, token = bench.facilitator.events, await bench.login()
+    session = bench.facilitator.login.session(token["Authorization"])
+    await bench.validator()
+    await bench.post_job(token)
+    stream = events.stream(session, await events.start_after(None))
+    hello = dict(line.split(": ", 1) for line in (await anext(stream)).decode().split("\n")[1:3])
+    await stream.aclose()
+    uuid = (await bench.post_job(token)).json()["uuid"]
+    resumed = events.stream(session, int(hello["id"]))
+    assert (await next_event(resumed))["job_uuid"] == uuid
+    await resumed.aclose()
+
+
+async def test_a_stream_that_waits_ends_when_the_service_stops(bench: Any) -> None:
+    session = bench.facilitator.login.session((await bench.login())["Authorization"])
+    stream = bench.facilitator.events.stream(session, 0)
+    await anext(stream)
+    bench.facilitator.streams.close()
     assert [text async for text in stream] == []
 
 

@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from compute_horde.chain.keys import verify
+from compute_horde.chain.port import MinerEndpoint
 from compute_horde.protocol import validator_miner as vm
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES
+from compute_horde.protocol.control import V0JobLogsRequest
 from compute_horde.protocol.enums import (
     HordeFailureReason,
 )
 from compute_horde.protocol.facilitator_validator import Response
+from compute_horde.transport.channel import Channel, ChannelClosed, DialFailed
+from compute_horde.transport.memory import memory_pair
+from compute_horde.validator.logs import LogDesk
+from compute_horde.validator.miner_link import MinerLink
 from compute_horde.validator.testing.scripted import (
     MinerConnection,
     job_request,
@@ -24,6 +30,7 @@ from compute_horde.validator.testing.world import (
     OTHER,
     SHORT,
     USER,
+    VALIDATOR,
     WHOLE,
     World,
     finish,
@@ -200,3 +207,41 @@ async def test_a_jobs_messages_on_a_siblings_connection_reach_it(world: World) -
         for uuid in (JOB, OTHER):
             await world.facilitator.wait_for(uuid, "completed")
     assert not miner.errors
+
+
+class StuckDialer:
+    """Its channels take no frame."""
+
+    def __init__(self) -> None:
+        self.far: list[Channel] = []
+
+    async def dial(self, url: str, **_: Any) -> Channel:
+        near, far = memory_pair()
+        self.far.append(far)
+
+        async def never(frame: str) -> None:
+            await asyncio.Event().wait()
+
+        near.send = never  # type: ignore[method-assign] # the one thing that differs
+        return near
+
+
+async def test_an_opening_that_is_broken_off_leaves_nothing_open() -> None:
+    dialer = StuckDialer()
+    endpoint = MinerEndpoint(hotkey=MINER.ss58_address, address="miner", port=1)
+    link = MinerLink(dialer, VALIDATOR, endpoint, JOB, {}, LogDesk())
+    opening = asyncio.create_task(link.open(30))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    with pytest.raises(DialFailed):
+        await link.open(0.01)
+    assert not link.is_open
+    assert link.extensions is None
+    assert not link.ask_logs(V0JobLogsRequest(job_uuid=JOB, request_id="a", position=0))
+    for far in dialer.far:
+        with pytest.raises(ChannelClosed):
+            await far.receive()
+    assert len(dialer.far) == 2

@@ -1,5 +1,7 @@
 """The job finds a miner, or there is nobody to ask."""
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,20 @@ from compute_horde.protocol.enums import (
     RejectionReason,
 )
 from compute_horde.protocol.problems import Problem
-from compute_horde.validator.testing.scripted import (
-    MinerConnection,
+from compute_horde.validator.service import ValidatorService
+from compute_horde.validator.store import Incident
+from compute_horde.validator.testing.scripted import MinerConnection, Script, job_request, running
+from compute_horde.validator.testing.world import (
+    JOB,
+    MINER,
+    OTHER,
+    STRANGER,
+    USER,
+    WHOLE,
+    World,
+    silence,
+    whole_job,
 )
-from compute_horde.validator.testing.world import JOB, MINER, STRANGER, USER, WHOLE, World, silence, whole_job
 
 
 @pytest.fixture
@@ -92,3 +104,66 @@ async def test_a_miner_that_cannot_take_the_job_is_skipped(world: World, fault: 
     assert not first.errors
     assert not second.errors
     assert world.facilitator.history(JOB) == WHOLE
+
+
+def two_miners(world: World, *scripts: Script) -> ValidatorService:
+    """The first is tried first, and silence is not borne at all."""
+    for host, hotkey, script in zip(("first", "second"), (STRANGER, MINER), scripts, strict=True):
+        world.miner(script, host=host, hotkey=hotkey.ss58_address)
+    validator = world.validator(miner_connect_limit=30)
+    validator._dispatcher.stagger_s = 0
+    validator._reputation.note(Incident(MINER.ss58_address, OTHER, "miner_silent", time.time()))
+    return validator
+
+
+async def test_a_silent_miner_is_not_waited_for_and_never_asked(world: World) -> None:
+    answer = asyncio.Event()
+
+    async def slow(miner: MinerConnection) -> None:
+        await miner.expect(vm.ValidatorAuthForMiner)
+        await answer.wait()
+        await miner.manifest()
+        await miner.expect(vm.V0InitialJobRequest)  # the link is closed instead
+
+    validator = two_miners(world, slow, whole_job)
+    first = world.miners[0]
+    async with running(validator):
+        await validator.connected.wait()
+        await world.facilitator.push(job_request(JOB, USER))
+        await world.facilitator.wait_for(JOB, "completed")
+        assert len(validator._dispatcher._left) == 1
+        answer.set()
+        await asyncio.wait_for(first.idle.wait(), 5)
+    assert world.facilitator.history(JOB) == WHOLE
+    assert [type(message).__name__ for message in first.seen] == ["ValidatorAuthForMiner"]
+    assert await world.incidents() == []
+
+
+async def test_a_silent_miner_is_let_go_when_the_validator_stops(world: World) -> None:
+    async def mute(miner: MinerConnection) -> None:
+        await miner.expect(vm.ValidatorAuthForMiner)
+        await miner.channel.receive()
+
+    validator = two_miners(world, mute, whole_job)
+    async with running(validator):
+        await validator.connected.wait()
+        await world.facilitator.push(job_request(JOB, USER))
+        await world.facilitator.wait_for(JOB, "completed")
+    await asyncio.wait_for(world.miners[0].idle.wait(), 5)
+    assert validator._dispatcher._left == {}
+    assert await world.incidents() == []
+
+
+async def test_a_miner_that_is_away_is_known_to_be_even_if_another_was_faster(world: World) -> None:
+    validator = two_miners(world, silence, whole_job)
+    validator._dispatcher._settings = validator._dispatcher._settings.model_copy(
+        update={"miner_connect_limit": 0.05}
+    )
+    async with running(validator):
+        await validator.connected.wait()
+        await world.facilitator.push(job_request(JOB, USER))
+        await world.facilitator.wait_for(JOB, "completed")
+        async with asyncio.timeout(5):
+            while not await world.incidents():  # noqa: ASYNC110 - nothing else tells of it
+                await asyncio.sleep(0)
+    assert await world.incidents() == [(STRANGER.ss58_address, "miner_unreachable")]

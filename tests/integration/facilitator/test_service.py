@@ -15,6 +15,7 @@ from compute_horde.chain.static import FixedChain
 from compute_horde.facilitator.service import FacilitatorService
 from compute_horde.facilitator.settings import FacilitatorSettings
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES
+from compute_horde.protocol.extensions import LINK_EXTENSIONS, announced, announcement
 from compute_horde.protocol.signing import SignatureScope, SignedFields, hex_signature, sign_payload
 from compute_horde.transport.channel import Channel
 from compute_horde.transport.websocket import WebSocketDialer
@@ -44,7 +45,8 @@ async def login(http: httpx.AsyncClient) -> None:
 
 async def connect(service: FacilitatorService) -> Channel:
     url = service.url.replace("http", "ws") + "ws/v0/"
-    channel = await WebSocketDialer().dial(url, max_frame_bytes=MAX_MINER_FRAME_BYTES)
+    channel = await WebSocketDialer().dial(url, headers=announcement(), max_frame_bytes=MAX_MINER_FRAME_BYTES)
+    assert announced(channel.peer_headers) == LINK_EXTENSIONS
     raw = bytes(VALIDATOR.public_key)
     message = {"message_type": "V0AuthenticationRequest", "public_key": raw.hex()}
     await channel.send(json.dumps({**message, "signature": hex_signature(VALIDATOR, raw)}))
@@ -94,13 +96,39 @@ async def _first(lines: Any, count: int) -> Any:
             yield line.removeprefix("data: ")
 
 
+async def test_output_and_cancelling_travel_over_real_sockets(service: FacilitatorService) -> None:
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        await login(http)
+        channel = await connect(service)
+        uuid = await create(http)
+        await channel.receive()
+        update = {"message_type": "V0JobStatusUpdate", "uuid": uuid, "status": "volumes_ready"}
+        await channel.send(json.dumps(update))
+        await channel.receive()
+        async with http.stream("GET", f"/api/v1/jobs/{uuid}/logs/") as stream:
+            lines = stream.aiter_lines()
+            while await anext(lines):
+                pass
+            asked = json.loads(await channel.receive())
+            piece = {"stream": "stdout", "offset": 0, "text": "printed\n"}
+            told = {"message_type": "V0JobLogsResponse", "state": "ended", "position": 8, "pieces": [piece]}
+            await channel.send(json.dumps({**told, "job_uuid": uuid, "request_id": asked["request_id"]}))
+            data = [line async for line in lines if line.startswith("data: ")]
+        assert json.loads(data[0][6:])["pieces"] == [piece]
+        assert data[1:] == ['data: {"reason":"ended"}']
+        assert (await http.post(f"/api/v1/jobs/{uuid}/cancel/")).json()["cancel_requested"] is True
+        assert json.loads(await channel.receive()) == {"message_type": "V0CancelJobRequest", "job_uuid": uuid}
+        await channel.close()
+
+
 async def test_stop_is_prompt_with_a_stream_and_a_validator(service: FacilitatorService) -> None:
     async with httpx.AsyncClient(base_url=service.url) as http:
         await login(http)
         channel = await connect(service)
         async with http.stream("GET", "/api/v1/events/") as stream:
             lines = stream.aiter_lines()
-            await anext(lines)
+            while await anext(lines):  # the first event is but a greeting
+                pass
             began = time.monotonic()
             await service.stop()
             assert time.monotonic() - began < 2

@@ -16,6 +16,8 @@ from compute_horde.miner.service import MinerService
 from compute_horde.miner.settings import MinerSettings
 from compute_horde.miner.testing import ALICE, MINER, TEST, Peer, finished_receipt, initial, request, until
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES
+from compute_horde.protocol.control import LogPiece, V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
+from compute_horde.protocol.extensions import LINK_EXTENSIONS, announced, announcement
 from compute_horde.protocol.miner_executor import EXECUTOR_PATH
 from compute_horde.protocol.receipts import page_at, parse_line
 from compute_horde.protocol.validator_miner import (
@@ -48,7 +50,8 @@ async def running(folder: Path) -> AsyncIterator[tuple[MinerService, FakeLaunche
 
 
 async def dial(url: str) -> Peer:
-    return Peer(await WebSocketDialer().dial(url, max_frame_bytes=MAX_MINER_FRAME_BYTES))
+    dialer = WebSocketDialer()
+    return Peer(await dialer.dial(url, headers=announcement(), max_frame_bytes=MAX_MINER_FRAME_BYTES))
 
 
 async def enter(miner: MinerService) -> Peer:
@@ -70,6 +73,8 @@ async def test_a_job_over_real_sockets_and_its_receipts_over_http(tmp_path: Path
         await until(lambda: bool(launcher.launched))
         assert launcher.launched[0].miner_url == miner.url
         executor = await dial(miner.url + EXECUTOR_PATH + launcher.launched[0].token)
+        for peer in (validator, executor):
+            assert announced(peer.channel.peer_headers) == LINK_EXTENSIONS
         await executor.expect("V0InitialJobRequest")
         await executor.say(V0ExecutorReadyRequest(job_uuid=job))
         await validator.expect("V0ExecutorReadyRequest")
@@ -81,6 +86,29 @@ async def test_a_job_over_real_sockets_and_its_receipts_over_http(tmp_path: Path
         await validator.expect("GenericError")
         await check_pages(miner, job, page_at(began))
         await executor.channel.close()
+        await validator.channel.close()
+
+
+async def test_output_and_a_cancel_over_real_sockets(tmp_path: Path) -> None:
+    async with running(tmp_path) as (miner, launcher):
+        job = str(uuid.uuid4())
+        validator = await enter(miner)
+        await validator.say(initial(job))
+        await validator.expect("V0AcceptJobRequest")
+        await until(lambda: bool(launcher.launched))
+        executor = await dial(miner.url + EXECUTOR_PATH + launcher.launched[0].token)
+        await executor.expect("V0InitialJobRequest")
+        await validator.say(V0JobLogsRequest(job_uuid=job, request_id="a", position=0))
+        await executor.expect("V0JobLogsRequest")
+        pieces = [LogPiece(stream="stderr", offset=0, text="hé\n")]
+        answer = V0JobLogsResponse(job_uuid=job, request_id="a", state="more", position=3, pieces=pieces)
+        await executor.say(answer)
+        assert await validator.expect("V0JobLogsResponse") == answer.model_dump(mode="json")
+        await validator.say(V0CancelJobRequest(job_uuid=job))
+        await executor.expect("V0CancelJobRequest")
+        await executor.channel.close()
+        await miner.stop()
+        assert (await validator.expect("V0JobFailedRequest"))["context"]["problem"]["code"] == "cancelled"
         await validator.channel.close()
 
 

@@ -11,6 +11,7 @@ from compute_horde.executor.artifacts import collect
 from compute_horde.executor.disk import tree_bytes
 from compute_horde.executor.folders import JobFolders
 from compute_horde.executor.logs import RESULT_CHARS, JobLog
+from compute_horde.executor.printed import Printed
 from compute_horde.executor.runtime import STDERR, STDOUT
 
 
@@ -67,7 +68,7 @@ def test_artifacts_together_are_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 999_999, 1_000_000, 1_000_001, 4_000_001, 20_000_000])
 def test_long_output_loses_its_middle(tmp_path: Path, size: int) -> None:
-    log = JobLog(tmp_path, 1000)
+    log = JobLog(tmp_path, 1000, Printed())
     text = ("0123456789" * (size // 10 + 1))[:size]
     for at in range(0, size, 300_001):
         log.feed(STDOUT, text[at : at + 300_001].encode())
@@ -81,7 +82,7 @@ def test_long_output_loses_its_middle(tmp_path: Path, size: int) -> None:
 
 
 def test_long_output_of_wide_characters(tmp_path: Path) -> None:
-    log = JobLog(tmp_path, 1000)
+    log = JobLog(tmp_path, 1000, Printed())
     for _ in range(100):
         log.feed(STDERR, ("🙂" * 30_000).encode())
     log.feed(STDERR, b"\xff")

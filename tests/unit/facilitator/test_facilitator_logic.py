@@ -75,7 +75,8 @@ def test_no_text_breaks_the_token_check(text: str) -> None:
 def test_links_keep_the_other_parameters() -> None:
     query = PageQuery.parse([("tag", "a b"), ("page", "2"), ("page_size", "999")])
     assert (query.page, query.page_size, query.offset) == (2, 256, 256)
-    assert query.link("http://x/", 3) == "http://x/?tag=a+b&page_size=999&page=3"
+    assert query.link("http://x/", "page", 3) == "http://x/?tag=a+b&page_size=999&page=3"
+    assert query.link("http://x/", "before", "u") == "http://x/?tag=a+b&page_size=999&before=u"
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "\u0663", "9" * 30])

@@ -46,7 +46,6 @@ async def test_a_job_is_signed_and_sent() -> None:
     assert json.loads(request.content)["target_validator_hotkey"] == "validator"
     assert job.uuid in fake.jobs
     assert job.status == "sent"
-    assert repr(job) == f"ComputeHordeJob(uuid={job.uuid!r}, status='sent')"
     assert (job.result, job.error) == (None, None)
 
 
@@ -155,13 +154,12 @@ async def test_busy_servers_are_tried_again_with_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("faults", "error", "tries"),
     [
-        ([answer(502, None)] * 5, ComputeHordeResponseError, 5),
+        ([answer(503, None)] * 9, ComputeHordeResponseError, 9),
         ([answer(501, None)], ComputeHordeResponseError, 1),
         ([answer(429, None, Retry_After="3600")], ComputeHordeResponseError, 1),
-        ([httpx.ConnectTimeout("slow")] * 5, ComputeHordeTimeoutError, 5),
-        ([httpx.ConnectError("refused")] * 5, ComputeHordeConnectionError, 5),
-        ([httpx.ReadTimeout("stalled")], ComputeHordeTimeoutError, 1),
-        ([httpx.RemoteProtocolError("cut off")], ComputeHordeConnectionError, 1),
+        ([httpx.ConnectTimeout("slow")] * 9, ComputeHordeTimeoutError, 9),
+        ([httpx.ConnectError("refused")] * 9, ComputeHordeConnectionError, 9),
+        ([httpx.TooManyRedirects("round and round")], ComputeHordeConnectionError, 1),
     ],
 )
 async def test_giving_up(faults: list[Any], error: type[ComputeHordeError], tries: int) -> None:
@@ -171,6 +169,8 @@ async def test_giving_up(faults: list[Any], error: type[ComputeHordeError], trie
         with pytest.raises(error):
             await submit(client)
     assert len(fake.sent("POST", POST)) == tries
+    assert sum(fake.slept) <= 25
+    assert tries == 1 or sum(fake.slept) > 20
 
 
 async def test_a_read_that_breaks_off_is_tried_again() -> None:
@@ -265,42 +265,6 @@ async def test_iterating_gives_every_job_once_newest_first(count: int) -> None:
         assert [job.uuid async for job in client.iter_jobs()] == made[::-1]
 
 
-async def test_iterating_ends_when_jobs_come_and_go_meanwhile() -> None:
-    fake = FakeFacilitator()
-    async with fake.client() as client:
-        for _ in range(15):
-            await submit(client)
-        seen = []
-        async for job in client.iter_jobs():
-            seen.append(job.uuid)
-            if len(seen) == 10:
-                await submit(client)
-        assert len(seen) == len(set(seen)) == 15
-        async for _ in client.iter_jobs():
-            for other in list(fake.jobs)[:8]:
-                del fake.jobs[other]
-            if len(fake.jobs) < 9:
-                break
-        same = {"count": 1, "next": "x", "results": [next(iter(fake.jobs.values())).model_dump(mode="json")]}
-        fake.fail(JOBS, *(answer(200, same) for _ in range(9)))
-        assert len([job async for job in client.iter_jobs()]) == 1
-
-
-async def test_the_last_page_may_go_away_meanwhile() -> None:
-    fake = FakeFacilitator()
-    async with fake.client() as client:
-        for _ in range(11):
-            await submit(client)
-        seen = []
-        async for job in client.iter_jobs():
-            seen.append(job.uuid)
-            fake.jobs.pop(seen[0], None)
-        assert len(seen) == 10
-        fake.fail(JOBS, answer(404, {"detail": "no such place"}))
-        with pytest.raises(ComputeHordeNotFoundError):
-            await anext(client.iter_jobs())
-
-
 async def test_a_date_to_try_again_at() -> None:
     fake = FakeFacilitator()
     fake.fail(JOBS, answer(503, None, Retry_After="Wed, 01 Jan 2025 00:00:00 -0000"))
@@ -314,7 +278,7 @@ async def test_a_date_to_try_again_at() -> None:
 @pytest.mark.parametrize("path", ["/auth/nonce", "/auth/login"])
 async def test_a_login_that_finds_the_facilitator_down(path: str) -> None:
     fake = FakeFacilitator()
-    fake.fail(path, *(answer(502) for _ in range(5)))
+    fake.fail(path, *(answer(502) for _ in range(9)))
     async with fake.client() as client:
         with pytest.raises(ComputeHordeResponseError) as caught:
             await client.authenticate()

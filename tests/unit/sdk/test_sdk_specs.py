@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import uuid
 import zipfile
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from compute_horde.protocol.signing import SignedFields, digest
 from compute_horde_sdk._internal.address import facilitator_root
+from compute_horde_sdk._internal.port import Order
 from compute_horde_sdk._internal.wire.fake import FakeFacilitator
 from compute_horde_sdk._internal.wire.request import encode_body, job_body
 from compute_horde_sdk.v1 import (
     ComputeHordeClient,
-    ComputeHordeUnsupportedError,
+    ComputeHordeJobSpec,
     ComputeHordeValidationError,
     ExecutorClass,
     HTTPInputVolume,
@@ -23,29 +25,20 @@ from compute_horde_sdk.v1 import (
     InlineInputVolume,
 )
 
-LIMITS = {
-    "download_time_limit": 5,
-    "execution_time_limit": 10,
-    "streaming_start_time_limit": 5,
-    "upload_time_limit": 7,
-}
+ORDER_FIELDS = ("validator_hotkey", "queue", "on_trusted_miner", "cross_validates", "streaming_certificate")
 
 
 def body(**changes: Any) -> dict[str, Any]:
+    """The body of a job that is fine but for ``changes``: fields of the spec, or of the order."""
+    order = {name: changes.pop(name) for name in ORDER_FIELDS if name in changes}
     given: dict[str, Any] = {
-        "validator_hotkey": "v",
         "executor_class": "always_on.test",
         "job_namespace": None,
         "docker_image": "alpine:3.19",
-        "args": None,
-        "env": None,
-        "artifacts_dir": None,
-        "input_volumes": None,
-        "output_volumes": None,
-        "limits": LIMITS,
-        "on_trusted_miner": False,
     }
-    return job_body(**{**given, **changes})
+    limits = {"download_time_limit_sec": 5, "execution_time_limit_sec": 10, "upload_time_limit_sec": 7}
+    spec = ComputeHordeJobSpec(**{**given, **limits, **changes})
+    return job_body(Order(spec, **{"validator_hotkey": "v", **order}))
 
 
 def unzipped(volume: dict[str, Any]) -> dict[str, bytes]:
@@ -149,10 +142,17 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("artifacts_dir", {"artifacts_dir": "/output/x"}),
     ("artifacts_dir", {"artifacts_dir": 1}),
     ("on_trusted_miner", {"on_trusted_miner": "yes"}),
-    ("download_time_limit_sec", {"limits": {**LIMITS, "download_time_limit": True}}),
-    ("execution_time_limit_sec", {"limits": {**LIMITS, "execution_time_limit": -1}}),
-    ("upload_time_limit_sec", {"limits": {**LIMITS, "upload_time_limit": 1.5}}),
-    ("streaming_start_time_limit_sec", {"limits": {**LIMITS, "streaming_start_time_limit": 10**9}}),
+    ("streaming", {"streaming": 1}),
+    ("run_cross_validation", {"run_cross_validation": "yes"}),
+    ("compute_horde_validator_hotkey", {"validator_hotkey": ""}),
+    ("compute_horde_validator_hotkey", {"validator_hotkey": 3}),
+    ("job_queue", {"queue": 3}),
+    ("job_queue", {"queue": "q" * 256}),
+    ("trusted_output_volumes['/a']", {"trusted_output_volumes": {"/a": HTTPOutputVolume("PUT", "http://e.com")}}),
+    ("download_time_limit_sec", {"download_time_limit_sec": True}),
+    ("execution_time_limit_sec", {"execution_time_limit_sec": -1}),
+    ("upload_time_limit_sec", {"upload_time_limit_sec": 1.5}),
+    ("streaming_start_time_limit_sec", {"streaming_start_time_limit_sec": 10**9}),
     ("input_volumes", {"input_volumes": [INLINE]}),
     ("input_volumes['/volume/a']", {"input_volumes": {"/volume/a": "text"}}),
     ("output_volumes['/output/a']", {"output_volumes": {"/output/a": INLINE}}),
@@ -210,6 +210,14 @@ def test_text_that_json_cannot_carry() -> None:
         ("url", lambda: HTTPInputVolume("http://e.com:99999/")),
         ("repo_id", lambda: HuggingfaceInputVolume(" ")),
         ("repo_type", lambda: HuggingfaceInputVolume("u/m", repo_type="models")),
+        ("sha256", lambda: HTTPInputVolume("http://e.com/x", sha256="abc")),
+        ("sha256", lambda: HTTPInputVolume("http://e.com/x", sha256=b"0" * 64)),  # type: ignore[arg-type]
+        ("url", lambda: HTTPInputVolume("http://e.com/x#part", sha256="0" * 64)),
+        ("contents", lambda: InlineInputVolume("eA==", unpack=True)),
+        ("data", lambda: InlineInputVolume.from_bytes("text")),  # type: ignore[arg-type]
+        ("text", lambda: InlineInputVolume.from_text(b"bytes")),  # type: ignore[arg-type]
+        ("text", lambda: InlineInputVolume.from_text("é", encoding="ascii")),
+        ("text", lambda: InlineInputVolume.from_text("é", encoding="no-such-thing")),
         ("revision", lambda: HuggingfaceInputVolume("u/m", revision="")),
         ("allow_patterns", lambda: HuggingfaceInputVolume("u/m", allow_patterns=[1])),  # type: ignore[list-item]
         ("http_method", lambda: HTTPOutputVolume("PATCH", "http://e.com")),  # type: ignore[arg-type]
@@ -246,15 +254,32 @@ def test_keys_are_checked() -> None:
         ComputeHordeClient(FakeFacilitator().hotkey, "")
 
 
-async def test_what_is_not_carried_out_says_so_and_sends_nothing() -> None:
+async def test_a_mistake_is_found_before_anything_is_sent() -> None:
     fake = FakeFacilitator()
-    with pytest.raises(ComputeHordeUnsupportedError, match="job_queue"):
-        ComputeHordeClient(fake.hotkey, "v", job_queue="q")
     async with fake.client() as client:
-        reserved: list[dict[str, Any]] = [{"run_cross_validation": True}, {"trusted_output_volumes": {}}]
-        for extra in reserved:
-            with pytest.raises(ComputeHordeUnsupportedError, match=next(iter(extra))):
-                await client.create_job(ExecutorClass.always_on__test, "ns", "alpine", **extra)
         with pytest.raises(ComputeHordeValidationError):
             await client.create_job("nonsense", "ns", "alpine")
     assert fake.requests == []
+
+
+@pytest.mark.parametrize("queue", ["", "q" * 256, 3, " q", "q ", "a\0b", "a\nb"])
+def test_a_queue_is_a_name(queue: Any) -> None:
+    with pytest.raises(ComputeHordeValidationError) as caught:
+        ComputeHordeClient(FakeFacilitator().hotkey, "v", job_queue=queue)
+    assert caught.value.field == "job_queue"
+
+
+def test_what_is_ours_comes_last_and_only_where_it_is_set() -> None:
+    assert list(body())[-1] == "uploads"
+    assert body(args=None)["args"] == []
+    made = body(
+        streaming_certificate="PEM", queue="q", run_cross_validation=True, cross_validates=str(uuid.UUID(int=1))
+    )
+    assert list(made)[-4:] == ["streaming_details", "tag", "run_cross_validation", "cross_validates"]
+    assert made["streaming_details"] == {"public_key": "PEM"}
+
+
+def test_a_job_that_no_facilitator_takes() -> None:
+    with pytest.raises(ComputeHordeValidationError, match="32 MiB") as caught:
+        encode_body({"args": ["x" * (33 * 1024 * 1024)]})
+    assert "HTTPInputVolume" in caught.value.hint

@@ -1,8 +1,10 @@
 """The two ways to call ``create_job``: with a spec, or with its fields one by one (PROTOCOL.md 2.12 and 2.13)."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_overloads
 
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde_sdk._internal.exceptions import ComputeHordeValidationError
@@ -14,6 +16,28 @@ from compute_horde_sdk._internal.specs.job import (
     ComputeHordeJobSpec,
 )
 from compute_horde_sdk._internal.specs.volumes import InputVolume, OutputVolume
+
+if TYPE_CHECKING:  # only a type
+    from compute_horde_sdk._internal.crossvalidation.plan import CrossValidation
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def shown_as_last_overload(function: F) -> F:
+    """Let ``help``, notebooks and ``inspect.signature`` show the last overload instead of ``*args, **kwargs``."""
+    signature = inspect.signature(get_overloads(function)[-1])
+    function.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect
+    return function
+
+
+def check_spec(job_spec: object) -> ComputeHordeJobSpec:
+    """A copy of ``job_spec``, so that what the caller does with it later changes nothing.
+
+    :raises ComputeHordeValidationError: it is no spec.
+    """
+    if not isinstance(job_spec, ComputeHordeJobSpec):
+        raise ComputeHordeValidationError("job_spec must be a ComputeHordeJobSpec", field="job_spec")
+    return replace(job_spec)
 
 
 def spec_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[ComputeHordeJobSpec, bool]:
@@ -28,9 +52,7 @@ def spec_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Comp
 
 
 def _of_spec(job_spec: ComputeHordeJobSpec, on_trusted_miner: bool = False) -> tuple[ComputeHordeJobSpec, bool]:
-    if not isinstance(job_spec, ComputeHordeJobSpec):
-        raise ComputeHordeValidationError("job_spec must be a ComputeHordeJobSpec", field="job_spec")
-    return replace(job_spec), on_trusted_miner
+    return check_spec(job_spec), on_trusted_miner
 
 
 def _of_fields(
@@ -40,7 +62,7 @@ def _of_fields(
     args: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
     artifacts_dir: str | None = None,
-    input_volumes: Mapping[str, InputVolume] | None = None,
+    input_volumes: Mapping[str, InputVolume | Path] | None = None,
     output_volumes: Mapping[str, OutputVolume] | None = None,
     run_cross_validation: bool = False,
     trusted_output_volumes: Mapping[str, OutputVolume] | None = None,
@@ -51,6 +73,7 @@ def _of_fields(
     streaming: bool = False,
     streaming_start_time_limit_sec: int = STREAMING_START_LIMIT_S,
     on_trusted_miner: bool = False,
+    cross_validation: "CrossValidation | None" = None,
 ) -> tuple[ComputeHordeJobSpec, bool]:
     spec = ComputeHordeJobSpec(
         executor_class=executor_class,
@@ -68,5 +91,10 @@ def _of_fields(
         streaming_start_time_limit_sec=streaming_start_time_limit_sec,
         run_cross_validation=run_cross_validation,
         trusted_output_volumes=trusted_output_volumes,
+        cross_validation=cross_validation,
     )
     return spec, on_trusted_miner
+
+
+for _way in (_of_spec, _of_fields):  # Python names the function in the TypeError of a wrong call
+    _way.__qualname__ = _way.__name__ = "create_job"

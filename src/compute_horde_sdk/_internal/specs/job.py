@@ -1,10 +1,15 @@
 """What a job is to do: the arguments of ``create_job`` in one object."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde_sdk._internal.specs.volumes import InputVolume, OutputVolume
+
+if TYPE_CHECKING:  # only a type
+    from compute_horde_sdk._internal.crossvalidation.plan import CrossValidation
 
 DOWNLOAD_LIMIT_S = 60
 EXECUTION_LIMIT_S = 300
@@ -12,7 +17,7 @@ UPLOAD_LIMIT_S = 60
 STREAMING_START_LIMIT_S = 5
 
 
-@dataclass
+@dataclass(repr=False)
 class ComputeHordeJobSpec:
     """A job: the image, what goes in, what comes out, and how long each stage may take.
 
@@ -23,10 +28,12 @@ class ComputeHordeJobSpec:
       fetching the inputs, for the container, for sending the outputs
     * ``args``, ``env``: the container's arguments, one text each, and its environment
     * ``artifacts_dir``: absolute path in the container; the files directly in it come back in the result
-    * ``input_volumes``: by mount path below ``/volume/``; ``output_volumes``: by path below ``/output/``
+    * ``input_volumes``: by mount path below ``/volume/``; a ``pathlib.Path`` is a local file or folder, read when
+      the job is created; ``output_volumes``: by path below ``/output/``
     * ``streaming``: the job serves a connection; ``streaming_start_time_limit_sec``: seconds for it to come up
     * ``run_cross_validation``: repeat the job on the trusted miner and compare
     * ``trusted_output_volumes``: the repetition's uploads; none when omitted
+    * ``cross_validation``: how often and how it is compared; the client's when None
 
     Checked when the job is created.
     """
@@ -40,9 +47,21 @@ class ComputeHordeJobSpec:
     args: Sequence[str] = field(default_factory=list)
     env: Mapping[str, str] = field(default_factory=dict)
     artifacts_dir: str | None = None
-    input_volumes: Mapping[str, InputVolume] | None = None
+    input_volumes: Mapping[str, InputVolume | Path] | None = None
     output_volumes: Mapping[str, OutputVolume] | None = None
     streaming: bool = False
     streaming_start_time_limit_sec: int = STREAMING_START_LIMIT_S
     run_cross_validation: bool = False
     trusted_output_volumes: Mapping[str, OutputVolume] | None = None
+    cross_validation: "CrossValidation | None" = None
+
+    def __repr__(self) -> str:
+        """Without the values of ``env``, which may be secrets."""
+        shown = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name == "env" and isinstance(value, Mapping):
+                shown.append("env={" + ", ".join(f"{name!r}: ..." for name in value) + "}")
+            elif value is not None:
+                shown.append(f"{one.name}={value!r}")
+        return f"ComputeHordeJobSpec({', '.join(shown)})"

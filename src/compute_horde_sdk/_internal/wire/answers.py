@@ -21,10 +21,12 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeValidationError,
     ComputeHordeValidatorNotConnectedError,
 )
+from compute_horde_sdk._internal.wire.server_clock import date_of, in_utc
 
 M = TypeVar("M", bound=BaseModel)
 
 SHOWN_CHARS = 300
+CLOCKS_APART_S = 30.0
 NO_VALIDATOR = "Could not select Validator"
 
 ARGUMENT_NAMES: Mapping[str, str] = MappingProxyType(
@@ -58,12 +60,18 @@ def parse_answer(model: type[M], response: httpx.Response) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "answer"
-        raise ComputeHordeResponseError(
-            f"the facilitator's answer is malformed: {where}: {first['msg']}",
-            code="malformed_response",
-            status_code=response.status_code,
-            hint="Check that facilitator_url is a Compute Horde facilitator.",
-        ) from None
+        said = f"the facilitator's answer is malformed: {where}: {first['msg']}"
+        raise malformed(said, response.status_code) from None
+
+
+def malformed(said: str, status_code: int | None = None) -> ComputeHordeResponseError:
+    """For an answer that no facilitator would give."""
+    return ComputeHordeResponseError(
+        said,
+        code="malformed_response",
+        status_code=status_code,
+        hint="Check that facilitator_url is a Compute Horde facilitator.",
+    )
 
 
 def error_of(response: httpx.Response) -> ComputeHordeError:
@@ -77,23 +85,35 @@ def error_of(response: httpx.Response) -> ComputeHordeError:
     if status == 404:
         return ComputeHordeNotFoundError(text or "the facilitator knows no such thing")
     if status in (400, 422):
-        return _of_bad_request(body, text, status)
+        return _of_bad_request(response, body, text)
     return _of_status(status, text)
 
 
-def _of_bad_request(body: Any, text: str, status: int) -> ComputeHordeError:
+def _of_bad_request(response: httpx.Response, body: Any, text: str) -> ComputeHordeError:
     if NO_VALIDATOR in text:
         return ComputeHordeValidatorNotConnectedError("the target validator is not connected to the facilitator")
     if isinstance(body, dict) and "ignature" in str(body.get("error", "")):
         return ComputeHordeAuthenticationError(
-            f"the facilitator refused the signature: {text}", code="signature_refused"
+            f"the facilitator refused the signature: {text}", code="signature_refused", hint=_clock_hint(response)
         )
     if isinstance(body, dict) and body and "error" not in body and "detail" not in body:
         name = str(next(iter(body)))
         field = ARGUMENT_NAMES.get(name, name)
         message = _text(body[next(iter(body))]) or "is not valid"
         return ComputeHordeValidationError(f"the facilitator refused {field}: {message}", field=field)
-    return ComputeHordeResponseError(f"the facilitator refused: {text}", status_code=status, code="refused")
+    return ComputeHordeResponseError(
+        f"the facilitator refused: {text}", status_code=response.status_code, code="refused"
+    )
+
+
+def _clock_hint(response: httpx.Response) -> str | None:
+    """What to do when the two clocks differ so far that it explains a refused signature; None when they do not."""
+    theirs = date_of(response)
+    apart = (dt.datetime.now(dt.UTC) - theirs).total_seconds() if theirs else 0.0
+    if abs(apart) < CLOCKS_APART_S:
+        return None
+    side = "ahead of" if apart > 0 else "behind"
+    return f"This machine's clock is {abs(apart):.0f} s {side} the facilitator's: set it right."
 
 
 def _of_status(status: int, text: str) -> ComputeHordeError:
@@ -135,7 +155,7 @@ def _of_problem(problem: Problem, status: int) -> ComputeHordeError:
 def of_transport(error: Exception) -> ComputeHordeConnectionError:
     """httpx's own errors in ours."""
     said = str(error) or type(error).__name__
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
         return ComputeHordeTimeoutError(f"the facilitator did not answer in time: {said}")
     return ComputeHordeConnectionError(f"the request to the facilitator failed: {said}")
 
@@ -146,12 +166,10 @@ def retry_after_s(response: httpx.Response) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value)
     try:
-        moment = parsedate_to_datetime(value)
+        moment = in_utc(parsedate_to_datetime(value))
     except (TypeError, ValueError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
+    return max(0.0, (moment - (date_of(response) or dt.datetime.now(dt.UTC))).total_seconds())
 
 
 def _json(response: httpx.Response) -> Any:

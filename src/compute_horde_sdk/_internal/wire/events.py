@@ -2,18 +2,26 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import httpx
 from pydantic import ValidationError
 
+from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.sdk_facilitator import JobEvent
 from compute_horde_sdk._internal.exceptions import ComputeHordeConnectionError, ComputeHordeError
 from compute_horde_sdk._internal.port import StatusChange
-from compute_horde_sdk._internal.wire.http import Facilitator
+from compute_horde_sdk._internal.wire.answers import retry_after_s
+from compute_horde_sdk._internal.wire.http import FAILED, Facilitator
 from compute_horde_sdk._internal.wire.reading import change_of
-from compute_horde_sdk._internal.wire.sse import EventTooLarge, ServerSentEvent, SSEParser
+from compute_horde_sdk._internal.wire.sse import (
+    EventTooLarge,
+    ServerSentEvent,
+    SSEParser,
+    is_event_stream,
+    read_events,
+)
 from compute_horde_sdk._internal.wiring import Wiring
 
 EVENTS_PATH = "/api/v1/events/"
@@ -22,26 +30,35 @@ MAX_RETRY_S = 30.0
 
 
 class Subscription:
-    """One waiter's share of the stream."""
+    """One waiter's share of the stream. ``reopen``: asks the hub for it, should there be none."""
 
-    def __init__(self) -> None:
-        self._events: deque[StatusChange] = deque()
+    __slots__ = ("_closed", "_events", "_reopen", "_stale", "_waiter")
+
+    def __init__(self, reopen: Callable[[], object]) -> None:
+        self._reopen = reopen
+        self._events: deque[StatusChange] | None = None
         self._stale = False
         self._closed = False
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     def push(self, event: StatusChange) -> None:
+        if self._events is None:
+            self._events = deque()
         self._events.append(event)
-        self._wake.set()
+        self._wake()
 
     def mark_stale(self) -> None:
-        """Events may have been missed: the job has to be looked at."""
-        self._stale = True
-        self._wake.set()
+        """Events may have been missed: the job has to be looked at, which tells all that they would have."""
+        self._stale, self._events = True, None
+        self._wake()
 
     def close(self) -> None:
         self._closed = True
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def refreshing(self) -> None:
         """The job is about to be looked at; what happens from here on counts as new.
@@ -49,6 +66,7 @@ class Subscription:
         :raises ComputeHordeConnectionError: the client was closed.
         """
         self._check_open()
+        self._reopen()
         self._stale = False
 
     async def next(self, within_s: float) -> StatusChange | None:
@@ -56,15 +74,17 @@ class Subscription:
 
         :raises ComputeHordeConnectionError: the client was closed.
         """
-        try:
-            async with asyncio.timeout(within_s):
-                while not (self._events or self._stale or self._closed):
-                    self._wake.clear()
-                    await self._wake.wait()
-        except TimeoutError:
-            return None
+        if not (self._events or self._stale or self._closed):
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            alarm = loop.call_later(within_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                alarm.cancel()
+                self._waiter = None
         self._check_open()
-        return None if self._stale else self._events.popleft()
+        return None if self._stale or not self._events else self._events.popleft()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -76,16 +96,16 @@ class Subscription:
 class EventHub:
     """Keeps the stream open while anyone subscribes.
 
-    A lost stream is opened again where it broke off (``Last-Event-ID``), and then every
-    subscriber looks at its job once. Where the facilitator has no stream, ``connected`` stays False and
-    subscribers poll.
+    A lost stream is opened again where it broke off (``Last-Event-ID``), wherever that leads, and then every
+    subscriber looks at its job once. Where the facilitator has no stream, ``connected`` stays False, subscribers
+    poll, and it is asked again after a while.
     """
 
     def __init__(self, facilitator: Facilitator, wiring: Wiring) -> None:
         self.connected = False
         self._facilitator = facilitator
         self._wiring = wiring
-        self._unsupported = False
+        self._refused_until = 0.0
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -96,11 +116,10 @@ class EventHub:
 
         On entry the stream is open, or the first attempt to open it has failed.
         """
-        subscription = Subscription()
+        subscription = Subscription(self._start)
         self._subscriptions.setdefault(job_uuid, set()).add(subscription)
         try:
-            if not self._unsupported:
-                self._start()
+            if self._start():
                 await self._settled.wait()
             yield subscription
         finally:
@@ -123,10 +142,16 @@ class EventHub:
     def _everyone(self) -> list[Subscription]:
         return [one for sharing in self._subscriptions.values() for one in sharing]
 
-    def _start(self) -> None:
-        if self._task is None:
+    def _start(self) -> bool:
+        """Open the stream unless it is, or would be asked for in vain; whether it is being kept."""
+        if self._task is None and self._is_offered():
             self._settled = asyncio.Event()
             self._task = asyncio.create_task(self._run(self._settled), name="compute-horde-events")
+        return self._task is not None
+
+    def _is_offered(self) -> bool:
+        heard = self._facilitator.known_extensions
+        return (heard is None or Extension.EVENTS in heard) and self._wiring.clock() >= self._refused_until
 
     async def _stop(self) -> None:
         task, self._task = self._task, None
@@ -139,60 +164,71 @@ class EventHub:
     async def _run(self, settled: asyncio.Event) -> None:
         last_id, failures = "", 0
         try:
-            while not self._unsupported:
-                parser = SSEParser(last_id)
+            while self._wiring.clock() >= self._refused_until:
+                parser, asked = SSEParser(last_id), 0.0
                 try:
                     async with self._facilitator.stream(EVENTS_PATH, last_id) as response:
                         if self._is_stream(response):
                             self._opened(settled)
-                            async for event in _events(response, parser):
-                                last_id, failures = event.id, 0
-                                self._deliver(event)
+                            async for event in read_events(response, parser, self._wiring.stream_silence_s):
+                                failures = 0
+                                self._deliver(event, last_id)
+                                last_id = event.id
+                            last_id = parser.last_id
                         else:
                             last_id = ""  # a facilitator that does not know the position would refuse it again
-                except (ComputeHordeError, httpx.HTTPError, httpx.StreamError, EventTooLarge, TimeoutError):
-                    pass
+                            asked = retry_after_s(response) or 0.0
+                except (ComputeHordeError, *FAILED, EventTooLarge):
+                    last_id = parser.last_id
                 self._lost(settled)
                 failures += 1
-                await self._wiring.sleep(min(parser.retry_s or self._wiring.backoff(failures), MAX_RETRY_S))
+                pause = asked or parser.retry_s or self._wiring.backoff(failures)
+                await self._wiring.sleep(min(pause, MAX_RETRY_S))
         finally:
             settled.set()
+            if self._task is asyncio.current_task():
+                self._task = None
 
     def _is_stream(self, response: httpx.Response) -> bool:
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if response.status_code == 200 and kind == "text/event-stream":
+        if is_event_stream(response):
             return True
-        self._unsupported = response.status_code in NO_STREAM or response.is_success
+        if response.status_code in NO_STREAM or response.is_success:
+            self._refused_until = self._wiring.clock() + self._wiring.stream_retry_s
         return False
 
     def _opened(self, settled: asyncio.Event) -> None:
         self.connected = True
         if settled.is_set():  # the subscribers of the first opening look at their jobs anyway
-            for subscription in self._everyone():
-                subscription.mark_stale()
+            self._mark_stale(self._everyone())
         settled.set()
 
     def _lost(self, settled: asyncio.Event) -> None:
         if self.connected:
-            for subscription in self._everyone():
-                subscription.mark_stale()
+            self._mark_stale(self._everyone())
         self.connected = False
         settled.set()
 
-    def _deliver(self, event: ServerSentEvent) -> None:
+    def _deliver(self, event: ServerSentEvent, last_id: str) -> None:
         if event.event != "status":
             return
         try:
             change = change_of(JobEvent.model_validate_json(event.data))
         except ValidationError:
-            for subscription in self._everyone():
-                subscription.mark_stale()
+            self._mark_stale(self._everyone())
             return
-        for subscription in self._subscriptions.get(change.job_uuid, ()):
+        concerned = self._subscriptions.get(change.job_uuid, ())
+        if _is_behind(event.id, last_id):  # out of order, or a history that was begun anew: the job itself tells
+            self._mark_stale(concerned)
+            return
+        for subscription in concerned:
             subscription.push(change)
 
+    @staticmethod
+    def _mark_stale(subscriptions: Iterable[Subscription]) -> None:
+        for subscription in subscriptions:
+            subscription.mark_stale()
 
-async def _events(response: httpx.Response, parser: SSEParser) -> AsyncIterator[ServerSentEvent]:
-    async for chunk in response.aiter_bytes():
-        for event in parser.feed(chunk):
-            yield event
+
+def _is_behind(event_id: str, last_id: str) -> bool:
+    numbers = event_id.isdecimal() and last_id.isdecimal()
+    return numbers and int(event_id[:20]) < int(last_id[:20])

@@ -1,15 +1,14 @@
 """A facilitator without sockets, for tests of the client and of programs that use it.
 
-It checks logins and signatures like the real one, and does what a test tells it to: ``advance`` a job, ``drop``
-the event stream, answer the next requests with prepared faults.
+It checks logins and signatures like the real one, and does what a test tells it to: ``advance`` a job, ``print``
+in its name, ``drop`` the streams, answer the next requests with prepared faults.
 """
 
 import asyncio
 import datetime as dt
 import json
-import uuid as uuids
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,14 +16,17 @@ import httpx
 
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import JobStatus
-from compute_horde.protocol.sdk_facilitator import Job, JobEvent, JobPage, StatusEntry
-from compute_horde.protocol.signing import Signature as WireSignature
-from compute_horde.protocol.signing import SignatureScope, SignedFields, digest, sign_bytes
+from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announcement
+from compute_horde.protocol.sdk_facilitator import Job, JobEvent, StatusEntry
+from compute_horde.protocol.signing import sign_bytes
 from compute_horde_sdk._internal.client import ComputeHordeClient
+from compute_horde_sdk._internal.wire.fake_jobs import ENDED, START, FakeJobs, Refused
+from compute_horde_sdk._internal.wire.fake_output import FakeOutput, FakeStream, end_frame
+from compute_horde_sdk._internal.wire.session import Session
 from compute_horde_sdk._internal.wiring import Wiring
 
-START = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 Fault = httpx.Response | Exception
+SSE = {"Content-Type": "text/event-stream; charset=utf-8"}
 
 
 class FakeHotkey:
@@ -38,56 +40,105 @@ class FakeHotkey:
 
 @dataclass
 class FakeFacilitator:
-    """``pushes``: whether it has an event stream. ``faults``: what the next requests to a path get instead."""
+    """Offers all that ours does.
+
+    * ``pushes``: False takes the event stream away
+    * ``extensions``: what it announces and does; none is a facilitator of the existing network
+    * ``faults``: what the next requests to a path get instead
+    * ``lost``: what is raised in place of the next answers to a path, once the request was carried out
+    * ``reports``: the bodies of the cheat reports
+    """
 
     pushes: bool = True
+    extensions: frozenset[Extension] = HTTP_EXTENSIONS
     requests: list[httpx.Request] = field(default_factory=list)
-    jobs: dict[str, Job] = field(default_factory=dict)
     faults: dict[str, deque[Fault]] = field(default_factory=dict)
+    lost: dict[str, deque[Exception]] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
     logins: int = 0
     expired: set[str] = field(default_factory=set)
     on_stream: Callable[[str], None] = lambda last_id: None
     hotkey: FakeHotkey = field(default_factory=FakeHotkey)
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if not self.pushes:
+            self.extensions -= {Extension.EVENTS}
+        self._jobs = FakeJobs()
         self._history: list[JobEvent] = []
         self._streams: list[asyncio.Queue[bytes | None]] = []
+        self._outputs: dict[str, FakeOutput] = {}
 
-    def client(self, url: str = "http://horde.test", **wiring: Any) -> ComputeHordeClient:
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """All jobs by uuid, in the order of their creation."""
+        return self._jobs.by_uuid
+
+    def client(
+        self,
+        url: str = "http://horde.test",
+        job_queue: str | None = None,
+        client_options: dict[str, Any] | None = None,
+        **wiring: Any,
+    ) -> ComputeHordeClient:
         """A client that talks to this fake, and whose retries take no time."""
-        made = replace(
-            Wiring(transport=httpx.MockTransport(self.handle), sleep=self._sleep, jitter=lambda: 0.0), **wiring
-        )
+        made = self.wiring(**wiring)
         kind = type("WiredClient", (ComputeHordeClient,), {"_wiring": made})
-        client: ComputeHordeClient = kind(self.hotkey, "validator", facilitator_url=url)
+        client: ComputeHordeClient = kind(
+            self.hotkey, "validator", job_queue, facilitator_url=url, **(client_options or {})
+        )
         return client
+
+    def horde(self, **wiring: Any) -> Session:
+        """The wire side alone of such a client."""
+        return Session("http://horde.test", self.hotkey, self.wiring(**wiring))
+
+    def wiring(self, **changes: Any) -> Wiring:
+        """No sockets, and pauses that take no time."""
+        made = Wiring(transport=httpx.MockTransport(self.handle), sleep=self._sleep, jitter=lambda: 0.0)
+        return replace(made, **changes)
 
     def fail(self, path: str, *faults: Fault) -> None:
         """Answer the next requests to ``path`` with these, one each."""
         self.faults.setdefault(path, deque()).extend(faults)
 
+    def lose(self, path: str, *errors: Exception) -> None:
+        """Carry the next requests to ``path`` out, but raise these instead of answering, one each."""
+        self.lost.setdefault(path, deque()).extend(errors)
+
     def advance(self, job_uuid: str, status: str, metadata: dict[str, Any] | None = None, **changes: Any) -> None:
-        """Record a status, and push it to every open stream."""
+        """Record a status, and push it to every open stream. A final one ends the job's output."""
         job = self.jobs[job_uuid]
         entry = StatusEntry(
             status=JobStatus(status),
             metadata=StatusMetadata.model_validate(metadata or {}),
             created_at=START + dt.timedelta(seconds=len(job.status_history)),
         )
-        history = [*job.status_history, entry]
-        self.jobs[job_uuid] = job.model_copy(update={"status_history": history, "status": status, **changes})
+        self._jobs.replace(
+            job_uuid, status_history=[*job.status_history, entry], status=status, last_update=entry.created_at
+        )
+        self._jobs.replace(job_uuid, **changes)
         self._history.append(JobEvent(job_uuid=job_uuid, entry=entry))
         for stream in self._streams:
             stream.put_nowait(self._frame(len(self._history)))
+        if status in ENDED:
+            self.output_of(job_uuid).end()
+
+    def print(self, job_uuid: str, stream: str, text: str) -> None:
+        """The job prints ``text`` to ``stdout`` or ``stderr``."""
+        self.output_of(job_uuid).print(stream, text)
+
+    def output_of(self, job_uuid: str) -> FakeOutput:
+        """What the job printed, and who follows it."""
+        return self._outputs.setdefault(job_uuid, FakeOutput())
 
     def drop(self) -> None:
-        """Break every open stream off."""
+        """Break every open event stream off."""
         for stream in self._streams:
             stream.put_nowait(None)
 
     def push_bytes(self, raw: bytes) -> None:
-        """Put raw bytes on every open stream."""
+        """Put raw bytes on every open event stream."""
         for stream in self._streams:
             stream.put_nowait(raw)
 
@@ -101,6 +152,15 @@ class FakeFacilitator:
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer one request."""
+        faulty = bool(self.faults.get(request.url.path))
+        response = await self._respond(request)
+        response.headers.update(announcement(self.extensions) if self.extensions else {})
+        lost = self.lost.get(request.url.path)
+        if lost and not faulty:
+            raise lost.popleft()
+        return response
+
+    async def _respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         path = request.url.path
         await asyncio.sleep(0)
@@ -116,24 +176,40 @@ class FakeFacilitator:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token.startswith("token-") or token in self.expired:
             return _json(401, {"detail": "Token expired."})
-        return self._answer(request, path)
+        try:
+            return self._answer(request, path)
+        except Refused as refused:
+            return _json(refused.status, refused.body)
 
     def _answer(self, request: httpx.Request, path: str) -> httpx.Response:
+        self._jobs.extensions = self.extensions
         match (request.method, path.strip("/").split("/")):
             case ("POST", ["api", "v1", "job-docker"]):
-                return self._create(request)
+                job, is_new = self._jobs.create(request.content, request.headers)
+                if is_new:
+                    self.advance(job.uuid, "sent")
+                return _json(201, self.jobs[job.uuid].model_dump(mode="json"))
             case ("GET", ["api", "v1", "jobs"]):
-                return self._list(request)
+                url = str(request.url.copy_with(query=None))
+                return _json(200, self._jobs.page(request.url.params, url).model_dump(mode="json"))
             case ("GET", ["api", "v1", "jobs", job_uuid]) if job_uuid in self.jobs:
                 return _json(200, self.jobs[job_uuid].model_dump(mode="json"))
-            case ("GET", ["api", "v1", "events"]) if self.pushes:
+            case ("POST", ["api", "v1", "jobs", job_uuid, "cancel"]) if self._offers(job_uuid, Extension.CANCEL):
+                if self.jobs[job_uuid].status not in ENDED:
+                    self._jobs.replace(job_uuid, cancel_requested=True)
+                return _json(200, self.jobs[job_uuid].model_dump(mode="json"))
+            case ("GET", ["api", "v1", "jobs", job_uuid, "logs"]) if self._offers(job_uuid, Extension.LOGS):
+                return self._logs(request, job_uuid)
+            case ("GET", ["api", "v1", "events"]) if Extension.EVENTS in self.extensions and self.pushes:
                 last_id = request.headers.get("Last-Event-ID", "")
                 self.on_stream(last_id)
-                headers = {"Content-Type": "text/event-stream; charset=utf-8"}
-                return httpx.Response(200, headers=headers, content=self._stream(last_id))
+                return httpx.Response(200, headers=SSE, stream=FakeStream(self._stream(last_id)))
             case ("POST", ["api", "v1", "cheated-job"]):
-                return _json(201, {"message": "Job reported as cheated"})
+                return self._report(json.loads(request.content))
         return _json(404, {"detail": "No Job matches the given query."})
+
+    def _offers(self, job_uuid: str, extension: Extension) -> bool:
+        return extension in self.extensions and job_uuid in self.jobs
 
     def _login(self, body: dict[str, str]) -> httpx.Response:
         if bytes.fromhex(body["signature"]) != sign_bytes(self.hotkey, body["nonce"].encode()):
@@ -141,27 +217,19 @@ class FakeFacilitator:
         self.logins += 1
         return _json(200, {"token": f"token-{self.logins}"})
 
-    def _create(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
-        signature = WireSignature.from_headers(request.headers)
-        signed = digest(signature.timestamp_ns, SignedFields.from_body(body).payload())
-        if signature.raw != signed or signature.signature_scope is not SignatureScope.SIGNED_FIELDS:
-            return _json(400, {"error": "Invalid signature provided"})
-        job_uuid = str(uuids.uuid4())
-        self.jobs[job_uuid] = Job.model_validate({**body, "uuid": job_uuid, "created_at": START})
-        self.advance(job_uuid, "sent")
-        return _json(201, self.jobs[job_uuid].model_dump(mode="json"))
+    def _report(self, body: dict[str, Any]) -> httpx.Response:
+        if any(report["job_uuid"] == body["job_uuid"] for report in self.reports):
+            return _json(400, {"error": "Cheat report already exists for this job"})
+        self.reports.append(body)
+        return _json(201, {"message": "Job reported as cheated"})
 
-    def _list(self, request: httpx.Request) -> httpx.Response:
-        page, size = int(request.url.params["page"]), int(request.url.params["page_size"])
-        newest = list(reversed(self.jobs.values()))
-        shown = newest[(page - 1) * size : page * size]
-        if not shown and page > 1:
-            return _json(404, {"detail": "Invalid page."})
-        more = f"http://horde.test/api/v1/jobs/?page={page + 1}" if page * size < len(newest) else None
-        return _json(200, JobPage(count=len(newest), next=more, results=shown).model_dump(mode="json"))
+    def _logs(self, request: httpx.Request, job_uuid: str) -> httpx.Response:
+        if self.jobs[job_uuid].status in ENDED:
+            return httpx.Response(200, headers=SSE, content=end_frame("ended"))
+        position = request.headers.get("Last-Event-ID") or request.url.params.get("position", "0")
+        return httpx.Response(200, headers=SSE, stream=FakeStream(self.output_of(job_uuid).follow(int(position))))
 
-    async def _stream(self, last_id: str) -> AsyncIterator[bytes]:
+    async def _stream(self, last_id: str) -> AsyncGenerator[bytes, None]:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._streams.append(queue)
         try:

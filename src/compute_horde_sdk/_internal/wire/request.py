@@ -25,6 +25,9 @@ from compute_horde_sdk._internal.wire.volumes import input_to_wire, output_to_wi
 VOLUME_PREFIX = "/volume/"
 OUTPUT_PREFIX = "/output/"
 
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""What our facilitator takes unless it was told otherwise; one of the existing network takes about 2.5 MiB."""
+
 
 def job_body(order: Order) -> dict[str, Any]:
     """The body, in the order that the network's clients send it; what is ours comes last, where it is set.
@@ -37,8 +40,14 @@ def job_body(order: Order) -> dict[str, Any]:
         _require(value, str, name, "a text")
     _require(spec.job_namespace, str | None, "job_namespace", "a text or None")
     _require(spec.artifacts_dir, str | None, "artifacts_dir", "a text or None")
-    for name, flag in (("on_trusted_miner", order.on_trusted_miner), ("streaming", spec.streaming)):
+    flags = (
+        ("on_trusted_miner", order.on_trusted_miner),
+        ("streaming", spec.streaming),
+        ("run_cross_validation", spec.run_cross_validation),
+    )
+    for name, flag in flags:
         _require(flag, bool, name, "True or False")
+    trusted_outputs(spec.trusted_output_volumes)  # of a later job; wrong ones are refused now
     _require(order.queue, str, "job_queue", "a text or None")
     check_text_mapping(spec.env, "env")
     body: dict[str, Any] = {
@@ -86,14 +95,22 @@ def _extras(order: Order) -> dict[str, Any]:
 def encode_body(body: Mapping[str, Any]) -> bytes:
     """The JSON that is sent.
 
-    :raises ComputeHordeValidationError: a text with a lone surrogate, which JSON cannot carry.
+    :raises ComputeHordeValidationError: a text with a lone surrogate, which JSON cannot carry; larger than any
+        facilitator takes.
     """
     try:
-        return json.dumps(body, ensure_ascii=False).encode()
+        content = json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         field = next((name for name, value in body.items() if not _encodable(value)), "")
         argument = ARGUMENT_NAMES.get(field, field)
         raise ComputeHordeValidationError(f"{argument} must be valid Unicode", field=argument) from None
+    if len(content) > MAX_BODY_BYTES:
+        raise ComputeHordeValidationError(
+            f"the job is larger than {MAX_BODY_BYTES // 1024**2} MiB with its inline volumes",
+            field="input_volumes",
+            hint="Send large inputs as HTTPInputVolume or HuggingfaceInputVolume.",
+        )
+    return content
 
 
 def _encodable(value: object) -> bool:
@@ -152,6 +169,14 @@ def _inputs(volumes: object) -> list[dict[str, Any]]:
         except ComputeHordeValidationError as error:
             raise ComputeHordeValidationError(error.message, field=field, hint=error.hint) from None
     return wire
+
+
+def trusted_outputs(volumes: object) -> list[dict[str, Any]]:
+    """``trusted_output_volumes`` on the wire: the uploads of the job that repeats another one.
+
+    :raises ComputeHordeValidationError: names the first that is wrong.
+    """
+    return _outputs(volumes, "trusted_output_volumes")
 
 
 def _outputs(volumes: object, argument: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """One user's conversation with one facilitator: the real :class:`~compute_horde_sdk._internal.port.Horde`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -14,11 +15,17 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeValidationError,
 )
 from compute_horde_sdk._internal.port import JobList, JobQuery, JobSnapshot, News, Order, OutputPiece
-from compute_horde_sdk._internal.wire.answers import Confirmation
+from compute_horde_sdk._internal.specs.volumes import OutputVolume
+from compute_horde_sdk._internal.wire.creating import Creator
 from compute_horde_sdk._internal.wire.events import EventHub
-from compute_horde_sdk._internal.wire.http import Facilitator, signing_errors
+from compute_horde_sdk._internal.wire.http import Facilitator, Request
+from compute_horde_sdk._internal.wire.listing import LIST_PATH, iterate, list_request
+from compute_horde_sdk._internal.wire.login import signing_errors
+from compute_horde_sdk._internal.wire.looking import Looker
 from compute_horde_sdk._internal.wire.output import follow_output
 from compute_horde_sdk._internal.wire.reading import list_of, snapshot_of
+from compute_horde_sdk._internal.wire.repetition import repetition_body
+from compute_horde_sdk._internal.wire.reporting import send_report
 from compute_horde_sdk._internal.wire.request import encode_body, job_body
 from compute_horde_sdk._internal.wiring import Wiring
 
@@ -30,6 +37,8 @@ class Session:
         self._hotkey, self._wiring = hotkey, wiring
         self._facilitator = Facilitator(root, hotkey, wiring)
         self._hub = EventHub(self._facilitator, wiring)
+        self._creator = Creator(self._facilitator, wiring)
+        self._looker = Looker(self.fetch, self._fetch_many, wiring)
 
     @property
     def connected(self) -> bool:
@@ -42,14 +51,20 @@ class Session:
         await self._facilitator.authenticate()
 
     async def create(self, order: Order) -> JobSnapshot:
-        body = job_body(order)
+        return await self._create(job_body(order))
+
+    async def repeat_on_trusted_miner(
+        self, job: JobSnapshot, queue: str, uploads: Mapping[str, OutputVolume] | None
+    ) -> JobSnapshot:
+        return await self._create(repetition_body(job, queue, uploads))
+
+    async def _create(self, body: dict[str, Any]) -> JobSnapshot:
         content = encode_body(body)
         headers = self._sign(SignedFields.from_body(body).payload(), SignatureScope.SIGNED_FIELDS)
-        wire = await self._facilitator.call(Job, "POST", "/api/v1/job-docker/", content=content, headers=headers)
-        return snapshot_of(wire)
+        return snapshot_of(await self._creator.create(body, content, headers))
 
     async def fetch(self, job_uuid: str) -> JobSnapshot:
-        wire = await self._facilitator.call(Job, "GET", f"/api/v1/jobs/{job_uuid}/")
+        wire = await self._facilitator.call(Job, Request("GET", f"/api/v1/jobs/{job_uuid}/"))
         if wire.uuid.lower() != job_uuid.lower():
             raise ComputeHordeResponseError(
                 f"the facilitator answered with job {wire.uuid[:100]!r}, not {job_uuid}", code="malformed_response"
@@ -57,15 +72,20 @@ class Session:
         return snapshot_of(wire)
 
     async def list_jobs(self, query: JobQuery) -> JobList:
-        page = await self._facilitator.call(JobPage, "GET", "/api/v1/jobs/", params=_parameters(query))
-        return list_of(page)
+        return list_of(await self._facilitator.call(JobPage, list_request(query)))
+
+    def iterate(self, queue: str | None, pending: bool | None) -> AsyncIterator[JobSnapshot]:
+        return iterate(self._facilitator, queue, pending)
+
+    async def look(self, job_uuid: str) -> JobSnapshot:
+        return await self._looker.look(job_uuid)
 
     async def cancel(self, job_uuid: str) -> JobSnapshot:
         if Extension.CANCEL not in await self.extensions():
             raise ComputeHordeUnsupportedError(
                 "the facilitator cannot cancel jobs", hint="The job ends by its time limits."
             )
-        return snapshot_of(await self._facilitator.call(Job, "POST", f"/api/v1/jobs/{job_uuid}/cancel/"))
+        return snapshot_of(await self._facilitator.call(Job, Request("POST", f"/api/v1/jobs/{job_uuid}/cancel/")))
 
     async def report_cheat(self, job_uuid: str, trusted_job_uuid: str, details: JsonValue) -> str:
         report = CheatReport(job_uuid=job_uuid, trusted_job_uuid=trusted_job_uuid)
@@ -77,12 +97,9 @@ class Session:
                 "details must be something that JSON can hold", field="details"
             ) from None
         headers = self._sign(text, SignatureScope.FULL_REQUEST)
-        answer = await self._facilitator.call(
-            Confirmation, "POST", "/api/v1/cheated-job/", content=text.encode(), headers=headers
-        )
-        return answer.message
+        return await send_report(self._facilitator, text.encode(), headers)
 
-    def output(self, job_uuid: str) -> AsyncIterator[OutputPiece]:
+    def output(self, job_uuid: str) -> AsyncGenerator[OutputPiece, None]:
         return follow_output(self._facilitator, self._wiring, job_uuid)
 
     def subscribe(self, job_uuid: str) -> AbstractAsyncContextManager[News]:
@@ -92,20 +109,11 @@ class Session:
         await self._hub.aclose()
         await self._facilitator.aclose()
 
+    async def _fetch_many(self, job_uuids: list[str]) -> list[JobSnapshot]:
+        asked: dict[str, str | int | list[str]] = {"page": 1, "page_size": len(job_uuids), "uuid": job_uuids}
+        page = await self._facilitator.call(JobPage, Request("GET", LIST_PATH, params=asked))
+        return list(map(snapshot_of, page.results))
+
     def _sign(self, payload: str, scope: SignatureScope) -> dict[str, str]:
         with signing_errors():
             return sign_payload(self._hotkey, payload, scope, self._wiring.now_ns()).to_headers()
-
-
-def _parameters(query: JobQuery) -> dict[str, str | int]:
-    """The query's part of the URL; what is not asked for is left out."""
-    asked: dict[str, str | int] = {"page_size": query.page_size}
-    if query.before is None:
-        asked["page"] = query.page
-    else:
-        asked["before"] = query.before
-    if query.queue is not None:
-        asked["tag"] = query.queue
-    if query.pending is not None:
-        asked["pending"] = "true" if query.pending else "false"
-    return asked

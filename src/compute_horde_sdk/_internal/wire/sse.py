@@ -1,7 +1,11 @@
 """Server-sent events: bytes in, events out."""
 
+import asyncio
 import codecs
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+
+import httpx
 
 MAX_EVENT_CHARS = 128 * 1024 * 1024
 """A result with its artifacts travels in one event; nothing honest is larger."""
@@ -32,9 +36,14 @@ class SSEParser:
         self._partial: list[str] = []
         self._after_cr = False
         self._size = 0
-        self._id = last_id
+        self._id = self._named_id = last_id
         self._event = ""
         self._data: list[str] = []
+
+    @property
+    def last_id(self) -> str:
+        """The latest id that the stream has named, with an event or without."""
+        return self._named_id
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that this chunk completes.
@@ -82,5 +91,30 @@ class SSEParser:
 
     def _dispatch(self) -> ServerSentEvent | None:
         data, event = self._data, self._event
+        self._named_id = self._id  # counts once the block is whole
         self._data, self._event, self._size = [], "", 0
         return ServerSentEvent(event or "message", "\n".join(data), self._id) if data else None
+
+
+def is_event_stream(response: httpx.Response) -> bool:
+    """Whether the answer is an open stream."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return response.status_code == 200 and kind == "text/event-stream"
+
+
+async def read_events(
+    response: httpx.Response, parser: SSEParser, silence_s: float
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """The events of an open stream as they come. The time that the reader takes for one does not count.
+
+    :raises TimeoutError: not a byte for ``silence_s``, comments included: nobody is there any more.
+    :raises EventTooLarge: see :class:`SSEParser`.
+    """
+    chunks = response.aiter_bytes()
+    while True:
+        async with asyncio.timeout(silence_s):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        for event in parser.feed(chunk):
+            yield event

@@ -5,14 +5,13 @@ import base64
 from compute_horde.protocol.uploads import SingleFilePostUpload, SingleFilePutUpload
 from compute_horde.protocol.volumes import HuggingfaceVolume, InlineVolume, SingleFileVolume
 from compute_horde_sdk._internal.exceptions import ComputeHordeValidationError
+from compute_horde_sdk._internal.specs.packing import is_zip, zip_of
 from compute_horde_sdk._internal.specs.volumes import (
     HTTPInputVolume,
     HTTPOutputVolume,
     HuggingfaceInputVolume,
     InlineInputVolume,
     InputVolume,
-    is_zip,
-    zip_of,
 )
 
 
@@ -32,9 +31,9 @@ def input_to_wire(volume: InputVolume, path: str) -> InlineVolume | SingleFileVo
                 allow_patterns=_patterns(volume.allow_patterns),
             )
         case HTTPInputVolume():
-            return SingleFileVolume(url=volume.url, relative_path=_file_path(path))
+            return SingleFileVolume(url=_checked_url(volume), relative_path=_file_path(path))
         case InlineInputVolume():
-            return _inline_to_wire(volume.decoded(), path, folder)
+            return _inline_to_wire(volume, path, folder)
 
 
 def output_to_wire(volume: HTTPOutputVolume, path: str) -> SingleFilePostUpload | SingleFilePutUpload:
@@ -46,10 +45,16 @@ def output_to_wire(volume: HTTPOutputVolume, path: str) -> SingleFilePostUpload 
     return SingleFilePostUpload(url=volume.url, form_fields=form, relative_path=path, signed_headers=headers)
 
 
-def _inline_to_wire(data: bytes, path: str, folder: str | None) -> InlineVolume:
-    if not is_zip(data):
+def _checked_url(volume: HTTPInputVolume) -> str:
+    """The checksum travels as the fragment, which no server is sent and older executors ignore."""
+    return volume.url if volume.sha256 is None else f"{volume.url}#sha256={volume.sha256.lower()}"
+
+
+def _inline_to_wire(volume: InlineInputVolume, path: str, folder: str | None) -> InlineVolume:
+    data = volume.decoded()
+    if volume.unpack is False or not is_zip(data):
         parent, _, name = _file_path(path).rpartition("/")
-        data, folder = zip_of(name, data, compress=False), parent or None
+        data, folder = zip_of({name: data}, compress=False), parent or None
     return InlineVolume(contents=base64.b64encode(data).decode(), relative_path=folder)
 
 

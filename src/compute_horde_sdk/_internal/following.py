@@ -1,0 +1,91 @@
+"""Waiting with something to do at every change: callbacks, and waits that end before the job does."""
+
+import asyncio
+import inspect
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from compute_horde_sdk._internal.exceptions import ComputeHordeJobTimeoutError, ComputeHordeValidationError
+from compute_horde_sdk._internal.models import ComputeHordeJobStatus, ComputeHordeJobStatusEntry
+from compute_horde_sdk._internal.waiting import follow
+
+if TYPE_CHECKING:  # the job imports this
+    import datetime as dt
+
+    from compute_horde_sdk._internal.job import ComputeHordeJob
+
+
+def check_timeout(timeout: object) -> None:
+    """:raises ComputeHordeValidationError: neither seconds nor None."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or math.isnan(timeout) or timeout < 0:
+        raise ComputeHordeValidationError("timeout must be seconds, 0 or more, or None", field="timeout")
+
+
+@asynccontextmanager
+async def deadline(timeout: float | None, late: Callable[[], str]) -> AsyncIterator[None]:
+    """Cancels what is inside after ``timeout`` seconds.
+
+    :raises ComputeHordeJobTimeoutError: with the text of ``late``.
+    """
+    try:
+        async with asyncio.timeout(timeout) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise ComputeHordeJobTimeoutError(late()) from None
+
+
+class Teller:
+    """Calls ``callback(job, entry)`` once for each entry of the job's history, and awaits what it returns."""
+
+    def __init__(
+        self, job: "ComputeHordeJob", callback: Callable[["ComputeHordeJob", ComputeHordeJobStatusEntry], object]
+    ) -> None:
+        self._job = job
+        self._callback = callback
+        self._told: set[tuple[ComputeHordeJobStatus, dt.datetime]] = set()
+
+    async def tell(self) -> bool:
+        """Always False: whatever is told, the waiting goes on. Exceptions of the callback pass through."""
+        for entry in list(self._job.status_history):
+            key = (entry.status, entry.created_at)
+            if key not in self._told:
+                self._told.add(key)
+                await awaited(self._callback(self._job, entry))
+        return False
+
+
+async def awaited(returned: object) -> None:
+    """What a callback returned, awaited if it can be."""
+    if inspect.isawaitable(returned):
+        await returned
+
+
+async def follow_until(job: "ComputeHordeJob", enough: Callable[[], Awaitable[bool]]) -> None:
+    """Follow the job until it has ended or ``enough()``, asked now and after every change, says so.
+
+    Slow answers of ``enough`` hold nobody up: the job is followed meanwhile. Leaves no task behind.
+    """
+    changed = asyncio.Event()
+    following = asyncio.create_task(follow(job, job._client._horde, job._client._wiring))
+    following.add_done_callback(lambda _: changed.set())
+    job._watchers.add(changed)
+    try:
+        while True:
+            changed.clear()
+            over = following.done()
+            if await enough():
+                return
+            if over:
+                following.result()
+                return
+            await changed.wait()
+    finally:
+        job._watchers.discard(changed)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
