@@ -16,7 +16,7 @@ WITH_ENGINE = DOCKER_HOST="$$(python3 scripts/engine_address.py)"
 
 PYTHON_DIRS := $(wildcard src tests benchmarks examples scripts)
 # Cheapest first, so that a plain mistake shows before the engine is busy.
-LEVELS := $(wildcard tests/unit tests/contract tests/integration tests/acceptance)
+LEVELS := $(wildcard tests/unit tests/contract tests/typing tests/integration tests/acceptance)
 FULLY_COVERED := --cov=src/compute_horde/protocol --cov=src/compute_horde/lifecycle --cov-branch \
 	--cov-report=term-missing:skip-covered --cov-fail-under=100
 
@@ -48,7 +48,7 @@ test: setup ## every test; protocol and lifecycle must be covered to the last br
 
 .PHONY: test-fast
 test-fast: setup ## unit and contract tests that need no container engine
-	$(RUN) pytest $(wildcard tests/unit tests/contract) -m "not engine"
+	$(RUN) pytest $(wildcard tests/unit tests/contract tests/typing) -m "not engine"
 
 .PHONY: demo
 demo: setup ## a whole horde on this machine runs one job

@@ -21,8 +21,12 @@ class Events:
         self._store, self._streams, self._keep_alive = store, streams, keep_alive_s
 
     async def start_after(self, asked: int | None) -> int:
-        """The position to begin behind: the one asked for, or now."""
-        return await self._store.last_event() if asked is None else asked
+        """The position to begin behind: the one asked for, or now.
+
+        A position that was never given out is of a database that was set up anew: it counts as now.
+        """
+        last = await self._store.last_event()
+        return last if asked is None else min(asked, last)
 
     async def stream(self, session: Session, after: int, *, knows_cancelled: bool = False) -> AsyncIterator[bytes]:
         """SSE text, until the client leaves, the login ends or the service stops. A client then resumes.

@@ -6,13 +6,13 @@ import pytest
 from tests.unit.sdk.cross import REPORT, SPEC, chosen, finish, pair, state, until
 
 from compute_horde_sdk._internal.crossvalidation.plan import CrossValidation
-from compute_horde_sdk._internal.crossvalidation.sharing import Shared
 from compute_horde_sdk._internal.crossvalidation.verdict import CrossValidationState
 from compute_horde_sdk._internal.exceptions import (
     ComputeHordeError,
     ComputeHordeJobTimeoutError,
     ComputeHordeValidationError,
 )
+from compute_horde_sdk._internal.sharing import Shared
 from compute_horde_sdk._internal.wire.fake import FakeFacilitator
 
 

@@ -15,10 +15,10 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeResponseError,
 )
 from compute_horde_sdk._internal.port import Order
+from compute_horde_sdk._internal.sharing import Shared
 from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
 from compute_horde_sdk._internal.wire.fake import FakeFacilitator
 from compute_horde_sdk._internal.wire.session import Session
-from compute_horde_sdk._internal.wire.sharing import Shared
 
 POST = "/api/v1/job-docker/"
 REPORT = "/api/v1/cheated-job/"

@@ -17,7 +17,6 @@ from compute_horde_sdk._internal.crossvalidation.repetition import (
     create_repetition,
     find_repetition,
 )
-from compute_horde_sdk._internal.crossvalidation.sharing import Shared
 from compute_horde_sdk._internal.crossvalidation.verdict import (
     CrossValidationReport,
     CrossValidationState,
@@ -34,6 +33,7 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeResponseError,
 )
 from compute_horde_sdk._internal.models import ComputeHordeJobResult
+from compute_horde_sdk._internal.sharing import Shared
 from compute_horde_sdk._internal.specs.volumes import OutputVolume
 
 if TYPE_CHECKING:  # the job makes its run, so at run time it is the one that imports

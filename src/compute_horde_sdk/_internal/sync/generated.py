@@ -116,17 +116,17 @@ class ComputeHordeJob(SyncJob):
         self._portal.call(self._job.wait_for_streaming(timeout))
 
     def wait_for_cross_validation(self, timeout: float | None = None) -> CrossValidationReport:
-        """Return the verdict, when both this job and its repetition have ended; :meth:`wait` waits for this job only.
+        """Return the verdict, when both this job and its repetition have ended. :meth:`wait` waits for this job.
 
         A mismatch is reported before this returns, unless the plan says otherwise. A repetition that was never
-        created, since the process ended too early, is created now, without uploads. Comparator and report are those
-        of ``create_job``, or of this client for a job that was found again. Calls at the same time share the work;
-        what the comparator raises leaves here, and nothing is reported.
+        created, since the process ended too early, is created now, without uploads. Comparator and report are
+        those of ``create_job``, or of this client for a job that was found again. Calls at the same time share the
+        work; what the comparator raises leaves here, and nothing is reported.
 
         :param timeout: seconds; None waits as long as it takes.
         :raises ComputeHordeJobTimeoutError: time is up; both jobs go on.
-        :raises ComputeHordeError: the job is not cross-validated (``not_cross_validated``); the facilitator cannot be
-            reached for long, or refuses.
+        :raises ComputeHordeError: the job is not cross-validated (``not_cross_validated``); the facilitator cannot
+            be reached for long, or refuses.
         """
         return self._portal.call(self._job.wait_for_cross_validation(timeout))
 
@@ -348,8 +348,9 @@ class ComputeHordeClient(SyncClient):
     ) -> ComputeHordeJob:
         """Create a job and wait for its end; again, as a new job, while it fails through no doing of its user.
 
-        Returns the job that completed, was cancelled or failed for good: through its own doing (``job.error.fault``
-        is ``user`` and it is not ``retryable``), or as the last one allowed. Local files are read once.
+        Returns the job that completed, was cancelled or failed for good: through its own doing, where
+        ``job.error.fault`` is ``user`` and it is not ``retryable``, or as the last one allowed. Local files are
+        read once.
 
         :param job_attempt_callback: called with each new job.
         :param timeout: seconds for everything together; None takes as long as it takes.

@@ -21,7 +21,12 @@ from compute_horde.protocol.enums import (
     Stage,
 )
 from compute_horde.protocol.problems import Problem
-from compute_horde_sdk._internal.exceptions import ComputeHordeJobError
+from compute_horde_sdk._internal.exceptions import (
+    ComputeHordeHordeFailure,
+    ComputeHordeJobError,
+    ComputeHordeJobFailure,
+    ComputeHordeJobRejection,
+)
 from compute_horde_sdk._internal.models import ComputeHordeJobStatus, ComputeHordeJobStatusEntry
 
 AGAIN = "Send the job again."
@@ -98,6 +103,14 @@ _HORDE_STAGES: Mapping[HordeFailureReason, Stage] = MappingProxyType(
 )
 
 
+_KINDS: Mapping[ComputeHordeJobStatus, type[ComputeHordeJobError]] = MappingProxyType(
+    {
+        ComputeHordeJobStatus.REJECTED: ComputeHordeJobRejection,
+        ComputeHordeJobStatus.HORDE_FAILED: ComputeHordeHordeFailure,
+    }
+)
+
+
 def error_of_entry(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobError | None:
     """Why the job ended with this entry, or None when it did not fail."""
     if not entry.status.is_failed():
@@ -114,7 +127,7 @@ def error_of_entry(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobError | 
 
 def bare_error(status: ComputeHordeJobStatus) -> ComputeHordeJobError:
     """For a failure of which nothing but the status is known."""
-    return ComputeHordeJobError(
+    return _KINDS.get(status, ComputeHordeJobFailure)(
         f"the job ended as {status.value}, and the horde gave no reason",
         code=status.value if status is not ComputeHordeJobStatus.FAILED else "job_failed",
         stage=Stage.UNKNOWN,
@@ -128,6 +141,7 @@ def _of_job(details: FailureDetails) -> ComputeHordeJobError:
         details.stage, _Default("timeout", "Raise the job's time limits.")
     )
     return _build(
+        ComputeHordeJobFailure,
         default,
         details.stage,
         details.message,
@@ -140,6 +154,7 @@ def _of_job(details: FailureDetails) -> ComputeHordeJobError:
 def _of_horde(details: HordeFailureDetails) -> ComputeHordeJobError:
     code = "horde_failed" if details.reason is HordeFailureReason.UNKNOWN else details.reason.value
     return _build(
+        ComputeHordeHordeFailure,
         _Default(code, AGAIN, _FAULTS[details.reported_by], True),
         _HORDE_STAGES.get(details.reason, Stage.UNKNOWN),
         details.message,
@@ -151,6 +166,7 @@ def _of_horde(details: HordeFailureDetails) -> ComputeHordeJobError:
 
 def _of_rejection(details: RejectionDetails) -> ComputeHordeJobError:
     return _build(
+        ComputeHordeJobRejection,
         _REJECTIONS[details.reason],
         Stage.UNKNOWN,
         details.message,
@@ -161,6 +177,7 @@ def _of_rejection(details: RejectionDetails) -> ComputeHordeJobError:
 
 
 def _build(
+    kind: type[ComputeHordeJobError],
     default: _Default,
     stage: Stage,
     message: str,
@@ -178,7 +195,7 @@ def _build(
         retryable=default.retryable,
         hint=default.hint,
     )
-    return ComputeHordeJobError(
+    return kind(
         message or f"the job failed: {reason}",
         code=problem.code,
         hint=problem.hint,

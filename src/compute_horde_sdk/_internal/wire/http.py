@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announced, announcement
 from compute_horde.protocol.signing import Signer
 from compute_horde_sdk._internal.exceptions import ComputeHordeError
+from compute_horde_sdk._internal.sharing import Shared
 from compute_horde_sdk._internal.wire.answers import error_of, of_transport, parse_answer, retry_after_s
 from compute_horde_sdk._internal.wire.body import read_whole
 from compute_horde_sdk._internal.wire.login import log_in
 from compute_horde_sdk._internal.wire.server_clock import ServerClock
-from compute_horde_sdk._internal.wire.sharing import Shared
 from compute_horde_sdk._internal.wiring import Wiring
 
 M = TypeVar("M", bound=BaseModel)
