@@ -1,5 +1,6 @@
 """A real horde as its own process, and the released client in an environment of its own."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -7,15 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bittensor_wallet import Wallet
 
 from compute_horde.stack.fileserver import FileServer
 from compute_horde.stack.image import small_image
+from compute_horde_sdk.v1 import ComputeHordeClient, ComputeHordeJob
 
 READY_SECONDS = 60
 ROOT = Path(__file__).parents[2]
@@ -72,6 +75,79 @@ def running(home: Path, *options: str) -> Iterator[RunningHorde]:
         horde.process.stdout.close()
 
 
+@contextlib.asynccontextmanager
+async def client_of(
+    horde: RunningHorde, url: str | None = None, **options: Any
+) -> AsyncIterator[ComputeHordeClient]:
+    """A client of the horde's user. ``url``: of something before the facilitator."""
+    async with ComputeHordeClient(
+        user_of(horde), horde.info["validator_hotkey"], facilitator_url=url or facilitator_of(horde), **options
+    ) as client:
+        yield client
+
+
+def user_of(horde: RunningHorde) -> Any:
+    """The hotkey of the horde's user."""
+    info = horde.info
+    return Wallet(info["wallet_name"], info["wallet_hotkey"], info["wallet_path"]).hotkey
+
+
+def facilitator_of(horde: RunningHorde) -> str:
+    return str(horde.info["facilitator_url"])
+
+
+ANOTHER_PROCESS = """
+import asyncio, json, sys
+from bittensor_wallet import Wallet
+from compute_horde_sdk.v1 import *
+
+given = json.loads(sys.argv[1])
+
+{code}
+
+async def main():
+    wallet = Wallet(given["wallet_name"], given["wallet_hotkey"], given["wallet_path"])
+    client = ComputeHordeClient(
+        wallet.hotkey, given["validator_hotkey"], given["queue"], given["facilitator_url"]
+    )
+    print(json.dumps(await work(client)))
+    if hasattr(client, "aclose"):
+        await client.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def in_another_process(
+    horde: RunningHorde, code: str, queue: str | None = None, python: Path | None = None, **given: str
+) -> Any:
+    """What ``async def work(client)`` in ``code`` returns, run by a new client of the same user elsewhere.
+
+    ``python``: of an environment with another client library.
+    """
+    process = await asyncio.create_subprocess_exec(
+        python or sys.executable,
+        "-c",
+        ANOTHER_PROCESS.format(code=code),
+        json.dumps({**horde.info, "queue": queue, **given}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 0, stderr.decode()
+    return json.loads(stdout)
+
+
+async def reached(job: ComputeHordeJob, *statuses: str) -> None:
+    """Return when a client that looks from outside sees the job in one of these states."""
+    for _ in range(600):
+        await job.refresh_from_facilitator()
+        if job.status.value in statuses:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the job is {job.status.value} for 30 s")
+
+
 @pytest.fixture(scope="session")
 def horde(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHorde]:
     """One horde for all acceptance tests that do not harm it."""
@@ -81,8 +157,6 @@ def horde(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHorde]:
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    import asyncio
-
     return asyncio.run(small_image())
 
 

@@ -1,17 +1,15 @@
 """Our client against a whole horde: results, every kind of failure, whose fault it is, and restarts."""
 
 import asyncio
-import contextlib
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bittensor_wallet import Keypair, Wallet
+from bittensor_wallet import Keypair
 
 from compute_horde.stack.fileserver import FileServer
 from compute_horde_sdk.v1 import (
@@ -26,23 +24,13 @@ from compute_horde_sdk.v1 import (
     InlineInputVolume,
 )
 
-from .conftest import RunningHorde, running
+from .conftest import RunningHorde, client_of, running, user_of
 
 TEST_CLASS = "always_on.test"
 SCRIPT = (
     "cat /volume/note/note.txt; awk '{s+=$1} END {print s}' /volume/numbers.txt | tee /artifacts/sum.txt; "
     "cp /artifacts/sum.txt /output/sum.txt; echo oops >&2"
 )
-
-
-@contextlib.asynccontextmanager
-async def client_of(horde: RunningHorde) -> AsyncIterator[ComputeHordeClient]:
-    info = horde.info
-    hotkey: Any = Wallet(info["wallet_name"], info["wallet_hotkey"], info["wallet_path"]).hotkey
-    async with ComputeHordeClient(
-        hotkey, info["validator_hotkey"], facilitator_url=info["facilitator_url"]
-    ) as client:
-        yield client
 
 
 async def run_job(horde: RunningHorde, image: str, *args: str, **options: Any) -> ComputeHordeJob:
@@ -166,10 +154,8 @@ async def test_a_hotkey_that_is_not_allowed_is_told_so(horde: RunningHorde, imag
 
 
 async def test_a_validator_that_is_not_connected_is_told(horde: RunningHorde, image: str) -> None:
-    info = horde.info
-    hotkey: Any = Wallet(info["wallet_name"], info["wallet_hotkey"], info["wallet_path"]).hotkey
     other = Keypair.create_from_uri("//Nobody").ss58_address
-    async with ComputeHordeClient(hotkey, other, facilitator_url=info["facilitator_url"]) as client:
+    async with ComputeHordeClient(user_of(horde), other, facilitator_url=horde.info["facilitator_url"]) as client:
         with pytest.raises(ComputeHordeValidatorNotConnectedError):
             await client.create_job(TEST_CLASS, "SN0", image)
 

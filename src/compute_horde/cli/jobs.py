@@ -13,7 +13,7 @@ from compute_horde.cli.live import Output, StreamName
 from compute_horde.cli.outcome import exit_code, first_failure, show_error
 from compute_horde.cli.place import PlaceOptions, locate, with_place_options
 from compute_horde.cli.showing import show_job, show_table
-from compute_horde.cli.terminal import fail, quiet_on_broken_pipe, run_loop, say_error
+from compute_horde.cli.terminal import fail, printable, quiet_on_broken_pipe, run_loop, say_error
 from compute_horde.cli.verdict import show_verdict, with_verdict
 from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob
 
@@ -118,8 +118,8 @@ def cancel(ctx: typer.Context, asked: PlaceOptions, uuids: JobUuids, as_json: As
 
 
 def _run(command: Coroutine[Any, Any, int]) -> None:
-    quiet_on_broken_pipe()
-    raise typer.Exit(run_loop(command))
+    with quiet_on_broken_pipe():
+        raise typer.Exit(run_loop(command))
 
 
 async def _list(link: Link, pending: bool, limit: int, as_json: bool) -> int:
@@ -185,7 +185,7 @@ async def _judged(link: Link, job: ComputeHordeJob, as_json: bool) -> int:
 
 
 def _show_ended(job: ComputeHordeJob, as_json: bool) -> None:
-    typer.echo(one_line(whole(job)) if as_json else f"{job.uuid} {job.status.value}")
+    typer.echo(one_line(whole(job)) if as_json else f"{printable(job.uuid)} {job.status.value}")
     if not as_json:
         show_error(job)
 
@@ -209,5 +209,5 @@ async def _cancel_one(link: Link, uuid: str, as_json: bool) -> int:
     else:
         await link.during(job.cancel(), lambda: f"cancelling job {uuid}")
         said = "is being cancelled" if job.status.is_in_progress() else job.status.value
-    typer.echo(one_line(summary(job)) if as_json else f"{job.uuid} {said}")
+    typer.echo(one_line(summary(job)) if as_json else f"{printable(job.uuid)} {said}")
     return 0

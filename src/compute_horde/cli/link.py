@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar
 import typer
 from rich.live import Live
 from rich.spinner import Spinner
+from rich.text import Text
 
 from compute_horde.cli.outcome import exit_code
 from compute_horde.cli.place import Place, announced
@@ -157,7 +158,7 @@ class Link:
 
     def _tick(self, label: Callable[[], str]) -> None:
         if self._spinner is not None:
-            self._spinner.update(Spinner("dots", printable(label())))
+            self._spinner.update(Spinner("dots", Text(printable(label()))))
         lasting = self.trouble.lasting
         if lasting and not self._told:
             note(f"the facilitator at {self._place.facilitator} does not answer; trying again")

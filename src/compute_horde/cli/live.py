@@ -78,12 +78,21 @@ class Output:
 
 
 async def beside(showing: Awaitable[None], work: Awaitable[T]) -> T:
-    """The work's result. Lines are shown meanwhile, and the last of them get a moment after it."""
-    task = asyncio.ensure_future(showing)
+    """The work's result. Lines are shown meanwhile, and the last of them get a moment after it.
+
+    What goes wrong with the showing, such as a reader who has gone, ends the work.
+    """
+    task, working = asyncio.ensure_future(showing), asyncio.ensure_future(work)
     try:
-        done = await work
+        await asyncio.wait({task, working}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        done = await working
         await asyncio.wait({task}, timeout=LAST_LINES_S)
+        if task.done():
+            task.result()
         return done
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for one in (task, working):
+            one.cancel()
+        await asyncio.gather(task, working, return_exceptions=True)

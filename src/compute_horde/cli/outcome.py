@@ -5,7 +5,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from compute_horde.cli.terminal import err, fail, note, printable, write_output
-from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob, ComputeHordeJobStatus
+from compute_horde_sdk.v1 import (
+    ComputeHordeAuthenticationError,
+    ComputeHordeConnectionError,
+    ComputeHordeError,
+    ComputeHordeJob,
+    ComputeHordeJobStatus,
+    ComputeHordeNotFoundError,
+    ComputeHordeResponseError,
+    ComputeHordeUnsupportedError,
+)
 
 USAGE = 2
 FAILED_BY_INPUT = 65  # the job's input or output was at fault
@@ -37,7 +46,7 @@ def exit_code(outcome: ComputeHordeJob | ComputeHordeError) -> int:
     if isinstance(outcome, ComputeHordeError):
         if isinstance(outcome, ValueError):
             return USAGE
-        return _BY_ERROR_CODE.get(outcome.code, 1)
+        return _BY_ERROR_CODE.get(outcome.code) or _by_kind(outcome)
     if outcome.result is not None and outcome.result.timed_out:
         return TIMED_OUT
     match outcome.status:
@@ -53,6 +62,20 @@ def exit_code(outcome: ComputeHordeJob | ComputeHordeError) -> int:
             return UNAVAILABLE
 
 
+def _by_kind(error: ComputeHordeError) -> int:
+    """For the codes that facilitators choose themselves."""
+    match error:
+        case ComputeHordeAuthenticationError():
+            return NOT_ALLOWED
+        case ComputeHordeNotFoundError():
+            return NO_SUCH_JOB
+        case ComputeHordeConnectionError() | ComputeHordeUnsupportedError():
+            return UNAVAILABLE
+        case ComputeHordeResponseError(retryable=True):
+            return UNAVAILABLE
+    return 1
+
+
 def first_failure(codes: Iterable[int]) -> int:
     """The exit code for several jobs: the first that is not 0."""
     return next((code for code in codes if code), 0)
@@ -62,7 +85,7 @@ def _failed(job: ComputeHordeJob) -> int:
     if job.error is not None and job.error.reason == "timeout":
         return TIMED_OUT
     own = job.result.exit_code if job.result is not None else None
-    return own % 256 if own else FAILED_BY_INPUT
+    return own % 256 or 1 if own else FAILED_BY_INPUT
 
 
 def show_result(job: ComputeHordeJob) -> None:
@@ -89,7 +112,7 @@ def show_error(job: ComputeHordeJob) -> None:
     if error is None:
         return
     what = f"{job.status.value} ({error.code}, stage {error.stage}, fault {error.fault})"
-    err.print(f"{what}: {printable(error.message)}", markup=False, highlight=False, style="red", soft_wrap=True)
+    err.print(printable(f"{what}: {error.message}"), markup=False, highlight=False, style="red", soft_wrap=True)
     if error.hint:
         note(f"hint: {printable(error.hint)}")
 

@@ -15,7 +15,7 @@ from compute_horde.cli.link import Link, failing_readably
 from compute_horde.cli.live import Output, beside
 from compute_horde.cli.outcome import exit_code, save_artifacts, show_end, show_result
 from compute_horde.cli.place import PlaceOptions, locate, with_place_options
-from compute_horde.cli.terminal import fail, note, quiet_on_broken_pipe, run_loop
+from compute_horde.cli.terminal import fail, note, printable, quiet_on_broken_pipe, run_loop
 from compute_horde.cli.verdict import show_verdict, with_verdict
 from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob, CrossValidation
 
@@ -115,7 +115,6 @@ def run(
 
     Example: `horde run -i /volume/data.txt=./data.txt busybox -- wc /volume/data.txt`
     """
-    quiet_on_broken_pipe()
     _check_together(as_json=as_json, follow=follow, detach=detach, save=save)
     if trusted_outputs and not cross_validate:
         fail("--trusted-output is for --cross-validate", code=2)
@@ -139,7 +138,8 @@ def run(
     live = not as_json and (sys.stdout.isatty() if follow is None else follow)
     how = How(timeout, as_json, save, live, detach, cancel_on_interrupt, cross_validate)
     try:
-        raise typer.Exit(run_loop(_run(Link(ctx, locate(asked), quiet=as_json), spec, how)))
+        with quiet_on_broken_pipe():
+            raise typer.Exit(run_loop(_run(Link(ctx, locate(asked), quiet=as_json), spec, how)))
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED) from None
 
@@ -163,7 +163,7 @@ async def _run(link: Link, spec: dict[str, Any], how: How) -> int:
             note("interrupted while the job was being sent; `horde jobs list` shows whether it arrived")
             raise
         if how.detach:
-            typer.echo(one_line(whole(job)) if how.as_json else job.uuid)
+            typer.echo(one_line(whole(job)) if how.as_json else printable(job.uuid))
             return 0
         try:
             return await _to_the_end(link, job, how)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from compute_horde.cli.as_json import history
 from compute_horde.cli.outcome import show_error
@@ -28,8 +29,8 @@ def show_table(jobs: Iterable[ComputeHordeJob], now: dt.datetime) -> None:
         status = job.status.value
         colour = _COLOURS.get(status, "cyan")
         table.add_row(
-            job.uuid,
-            f"[{colour}]{status}[/]",
+            _cell(job.uuid),
+            Text(status, style=colour),
             _cell(job.executor_class),
             _cell(job.docker_image),
             age(now - job.created_at),
@@ -103,8 +104,9 @@ def _stages(job: ComputeHordeJob) -> list[tuple[str, str]]:
     ]
 
 
-def _cell(text: str) -> str:
-    return printable(text).replace("[", "\\[")
+def _cell(text: str) -> Text:
+    """A remote party's text: no markup, no control characters."""
+    return Text(printable(text))
 
 
 def _console() -> Console:

@@ -1,16 +1,20 @@
 """What every command shares with the person at the terminal: consoles, logs, errors, signals."""
 
 import asyncio
+import contextlib
+import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 T = TypeVar("T")
+BROKEN_PIPE = 128 + 13
 
 out = Console()
 err = Console(stderr=True)
@@ -27,14 +31,14 @@ def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
 
 def say_error(message: str, hint: str = "") -> None:
     """What went wrong and what to do, on stderr."""
-    err.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    _say("error:", "bold red", message)
     if hint:
-        err.print(f"[bold]hint:[/] {_plain(hint)}", highlight=False, soft_wrap=True)
+        _say("hint:", "bold", hint)
 
 
 def note(message: str) -> None:
     """One line on stderr about what goes on."""
-    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    err.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -51,8 +55,9 @@ def write_output(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+def _say(label: str, style: str, text: str) -> None:
+    """``text`` may be a remote party's: it is shown as it is, and drives nothing."""
+    err.print(Text.assemble((label, style), " ", printable(text)), soft_wrap=True)
 
 
 def stop_event() -> asyncio.Event:
@@ -73,7 +78,15 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(main)
 
 
-def quiet_on_broken_pipe() -> None:
-    """Let ``horde ... | head`` end without a traceback."""
-    if hasattr(signal, "SIGPIPE") and not sys.stdout.isatty():
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+@contextlib.contextmanager
+def quiet_on_broken_pipe() -> Iterator[None]:
+    """Let ``horde ... | head`` end without a traceback, with the exit code of SIGPIPE.
+
+    The signal itself stays ignored: it would end us for a broken connection to the facilitator, too.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # no file behind it, as in a test
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
+        raise typer.Exit(BROKEN_PIPE) from None

@@ -56,28 +56,38 @@ class Hashing:
 
 
 def hash_folder(folder: Path, stop: threading.Event) -> Hashes:
-    """Hash each regular file, in order of the paths; links and devices are passed over."""
+    """Hash each regular file, in order of the paths; links and devices are passed over.
+
+    A folder that the job has closed to the executor is no failure: the job need not upload anything from it.
+    """
+    try:
+        with confined.folder(folder) as top:
+            return _hash_all(top, stop)
+    except OSError as error:
+        return Hashes({}, [f"Not hashed, since the folder of the outputs cannot be read: {error.strerror}."])
+
+
+def _hash_all(top: int, stop: threading.Event) -> Hashes:
     found, notices = dict[str, str](), list[str]()
     left, unreadable = list[str](), list[str]()
     why, room = "", MAX_PATH_CHARS
-    with confined.folder(folder) as top:
-        for path, parent in files(top, (), notices):
-            if path in OUR_FILES:
-                continue
-            if len(left) + len(unreadable) >= _COUNTED:
-                break
-            if why := why or _full(len(found), room - len(path), stop):
-                left.append(path)
-                continue
-            try:
-                found[path] = _digest(path, parent, stop)
-                room -= len(path)
-            except confined.NotRegular:
-                continue
-            except _Stopped:
-                left.append(path)
-            except (UnicodeEncodeError, OSError):
-                unreadable.append(path)
+    for path, parent in files(top, (), notices, stop):
+        if path in OUR_FILES:
+            continue
+        if len(left) + len(unreadable) >= _COUNTED:
+            break
+        if why := why or _full(len(found), room - len(path), stop):
+            left.append(path)
+            continue
+        try:
+            found[path] = _digest(path, parent, stop)
+            room -= len(path)
+        except confined.NotRegular:
+            continue
+        except _Stopped:
+            left.append(path)
+        except (UnicodeEncodeError, OSError):
+            unreadable.append(path)
     if unreadable:
         notices.append(_notice(unreadable, "they cannot be read"))
     if left:

@@ -37,6 +37,9 @@ from compute_horde.protocol.volumes import Volume
 
 log = structlog.get_logger(__name__)
 
+REPORT_SECONDS = 2.0
+"""What hashing leaves of the time for the last message: a late one would lose the job and blame the miner."""
+
 
 class JobRun:
     """The stages. Whoever runs it removes the container and the folders afterwards.
@@ -168,12 +171,16 @@ class JobRun:
     async def _upload(self, job: V0JobRequest, limits: StageLimits) -> Message:
         self._stage = Stage.RESULT_UPLOAD
         self._deadline.extend(limits.upload)
-        self._folders.show_logs()
+        try:
+            self._folders.show_logs()
+        except OSError as error:
+            raise failure("output_invalid", f"The job made /output unusable: {error.strerror}.") from None
         hashing = Hashing(self._folders.output)
         try:
             artifacts, results, notices = await self._deliver(job)
             now = asyncio.get_running_loop().time()
-            hashes = await hashing.result(self._deadline.remaining(now))
+            left = self._deadline.remaining(now)
+            hashes = await hashing.result(max(left / 2, left - REPORT_SECONDS))
         finally:
             await hashing.close()
         notices += hashes.notices

@@ -14,6 +14,8 @@ from compute_horde.executor import confined
 from compute_horde.executor.errors import JobFailure, failure
 
 MAX_DEPTH = 100
+MAX_NOTICES = 100
+"""About folders that were left out; there may be millions."""
 _CHUNK = 256 * 1024
 
 
@@ -30,7 +32,7 @@ def zip_folder(
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         confined.folder(folder) as top,
     ):
-        for path, parent in files(top, (), notices):
+        for path, parent in files(top, (), notices, stop):
             if path in leave_out or stop.is_set():
                 continue
             if written >= entries:
@@ -44,19 +46,26 @@ def zip_folder(
     return notices
 
 
-def files(folder: int, parts: tuple[str, ...], notices: list[str]) -> Iterator[tuple[str, int]]:
-    """Paths below the top, folders apart, with the descriptor of their folder, in order."""
+def files(
+    folder: int, parts: tuple[str, ...], notices: list[str], stop: threading.Event
+) -> Iterator[tuple[str, int]]:
+    """Paths below the top, folders apart, with the descriptor of their folder, in order.
+
+    Once ``stop`` is set no folder is entered any more: a million empty ones would never come to an end.
+    """
     with os.scandir(folder) as found:
         entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
     for name, is_folder in entries:
         path = (*parts, name)
         if not is_folder:
             yield "/".join(path), folder
-        elif len(path) >= MAX_DEPTH:
-            notices.append(f"The output {_shown('/'.join(path))} was left out: it lies too deep.")
+        elif (over := stop.is_set()) or len(path) >= MAX_DEPTH:
+            if len(notices) < MAX_NOTICES:
+                why = "the time was over" if over else "it lies too deep"
+                notices.append(f"The output {_shown('/'.join(path))} was left out: {why}.")
         else:
             with contextlib.suppress(OSError), _inside(folder, name) as inner:
-                yield from files(inner, path, notices)
+                yield from files(inner, path, notices, stop)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from compute_horde.facilitator.errors import NO_JOB, ApiError
 from compute_horde.facilitator.store import JobStore, UnderWay
 from compute_horde.facilitator.validators import Link, Links
 from compute_horde.lifecycle.states import JobState
+from compute_horde.protocol.control import V0CancelJobRequest
 from compute_horde.protocol.extensions import Extension
 
 
@@ -44,11 +45,17 @@ class Cancelling:
             await self._tell(link, job)
 
     async def hand_over(self, link: Link) -> None:
-        """Tell a new connection of every cancelled job that is still under way, unless a newer one came since."""
+        """Tell a new connection of every cancelled job that is still under way, unless a newer one came since.
+
+        It is told as well of those that were ended without it, while it was away: their containers may still run.
+        """
         for job in await self._store.cancelling(link.hotkey):
             if self._links.usable(link.hotkey, self._now()) is not link:
                 return
             await self._tell(link, job)
+        if Extension.CANCEL in link.extensions:
+            for job_uuid in await self._store.perhaps_running(link.hotkey, self._now()):
+                link.push(V0CancelJobRequest(job_uuid=job_uuid))
 
     async def _tell(self, link: Link, job: UnderWay) -> None:
         if Extension.CANCEL not in link.extensions:

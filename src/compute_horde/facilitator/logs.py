@@ -28,8 +28,11 @@ class Pace:
 
     * ``keep_alive``: between comments when nothing else is sent
     * ``answer``: after so long a question counts as lost
-    * ``least``: between two questions
-    * ``pause``, ``longest_pause``: before asking again where nobody could tell; doubles from one to the other
+    * ``least``: between two questions; more for a user with many streams
+    * ``pause``, ``longest_pause``: before asking again where nobody could tell, or where an empty answer came
+      sooner than the first of them; doubles from one to the other
+
+    ``rate``: characters a second that one follower is sent, whatever its miner answers.
     """
 
     keep_alive: float = KEEP_ALIVE_SECONDS
@@ -37,6 +40,7 @@ class Pace:
     least: float = 0.05
     pause: float = 1
     longest_pause: float = 10
+    rate: float = 1024 * 1024
 
 
 class Logs:
@@ -71,7 +75,7 @@ class Logs:
         seat.sit()
         try:
             with self._streams.woken_by(job_topic(job_uuid)) as woken:
-                follower = _Follower(self, woken, job_uuid, position)
+                follower = _Follower(self, woken, seat, job_uuid, position)
                 try:
                     yield f": connected\n{RETRY}\n".encode()
                     while self._streams.is_open(session):
@@ -90,13 +94,14 @@ class Logs:
 class _Follower:
     """What one stream knows. Moments are the loop's."""
 
-    def __init__(self, logs: Logs, woken: asyncio.Event, job_uuid: str, position: int) -> None:
-        self._logs, self._woken, self._uuid, self._position = logs, woken, job_uuid, position
+    def __init__(self, logs: Logs, woken: asyncio.Event, seat: Seat, job_uuid: str, position: int) -> None:
+        self._logs, self._woken, self._seat, self._uuid, self._position = logs, woken, seat, job_uuid, position
         self._clock = asyncio.get_running_loop().time
         self._question: Question | None = None
         self._state: JobState | None = None
         self._pause = logs.pace.pause
         self._ask_at: float | None = None
+        self._asked_at = 0.0
         self._silent_since = self._clock()
         self.ended = False
 
@@ -129,20 +134,28 @@ class _Follower:
         answer = self._question.answer if self._question else None
         if answer is None:
             return []
-        self._question, self._position = None, answer.position
+        self._question, size = None, sum(len(piece.text) for piece in answer.pieces)
+        if answer.pieces and answer.position <= self._position:  # would be sent again and again
+            self._ask_later()
+            return []
+        self._position = answer.position
         texts = [_piece(answer)] if answer.pieces else []
         match answer.state:
             case "ended":
                 texts.append(self._end("ended"))
-            case "more":
+            case "more" if size or self._clock() - self._asked_at >= self._logs.pace.pause:
                 self._pause = self._logs.pace.pause
-                self._ask_at = self._clock() + self._logs.pace.least
-            case "unavailable":
-                self._ask_at = self._clock() + self._pause
-                self._pause = min(2 * self._pause, self._logs.pace.longest_pause)
+                least = self._logs.pace.least * self._seat.slowness
+                self._ask_at = self._clock() + max(least, size / self._logs.pace.rate)
+            case "more" | "unavailable":
+                self._ask_later()
             case _:
                 assert_never(answer.state)
         return texts
+
+    def _ask_later(self) -> None:
+        self._ask_at = self._clock() + self._pause
+        self._pause = min(2 * self._pause, self._logs.pace.longest_pause)
 
     def _end(self, reason: Literal["ended", "unavailable"]) -> bytes:
         self.ended = True
@@ -160,9 +173,9 @@ class _Follower:
         link = self._logs.links.usable(job.validator, self._logs.now())
         self.leave()
         if link is None or Extension.LOGS not in link.extensions:
-            self._ask_at = now + self._pause
-            self._pause = min(2 * self._pause, self._logs.pace.longest_pause)
+            self._ask_later()
         else:
+            self._asked_at = now
             self._question = self._logs.questions.ask(link, self._uuid, self._position, self._woken)
             self._ask_at = now + self._logs.pace.answer
 

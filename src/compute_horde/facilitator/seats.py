@@ -9,6 +9,8 @@ PER_JOB = 4
 PER_USER = 64
 RETRY_AFTER = {"Retry-After": "5"}
 UNUSED_SECONDS = 10
+AT_FULL_PACE = 4
+"""So many streams of one user go as fast as they can; more of them share that."""
 
 
 class Seat:
@@ -18,6 +20,11 @@ class Seat:
         self._keys, self._taken, self._held = keys, taken, True
         taken.update(keys)
         self._timer = asyncio.get_running_loop().call_later(unused_s, self.leave)
+
+    @property
+    def slowness(self) -> float:
+        """How many times longer this stream waits between questions: one user's share of the work is bounded."""
+        return max(1.0, self._taken[self._keys[0]] / AT_FULL_PACE)
 
     def sit(self) -> None:
         """The stream has begun. A client that was slow to begin is let in all the same."""

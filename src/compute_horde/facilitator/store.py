@@ -14,6 +14,9 @@ from compute_horde.protocol.enums import Participant
 from compute_horde.storage.database import Database
 
 NO_METADATA = "{}"
+PERHAPS_RUNNING = 1000
+OVERDUE = 100
+"""Most jobs, with their frames, that are read at a time."""
 Row = Mapping[Any, Any]
 """Columns by name."""
 
@@ -171,9 +174,10 @@ class JobStore:
         return None if first is None else first / 1_000_000
 
     async def overdue(self, now: float) -> list[UnderWay]:
-        """Jobs under way whose deadline has passed."""
+        """Jobs under way whose deadline has passed; the first of them where there are many."""
+        late = _UNDER_WAY.where(jobs.c.deadline_us <= microseconds(now)).order_by(jobs.c.deadline_us)
         async with self._database.begin() as connection:
-            found = await connection.execute(_UNDER_WAY.where(jobs.c.deadline_us <= microseconds(now)))
+            found = await connection.execute(late.limit(OVERDUE))
             return [_under_way(row) for row in found.mappings()]
 
     async def request_cancel(self, uuid: str, user: str, deadline: float) -> UnderWay | None:
@@ -198,6 +202,17 @@ class JobStore:
         query = query.where(jobs.c.cancel_requested.is_(True)).order_by(jobs.c.created_us, jobs.c.uuid)
         async with self._database.begin() as connection:
             return [_under_way(row) for row in (await connection.execute(query)).mappings()]
+
+    async def perhaps_running(self, validator: str, now: float) -> list[str]:
+        """This validator's newest jobs that ended as cancelled and whose time, renewed once, is not over."""
+        query = (
+            select(jobs.c.uuid)
+            .where(jobs.c.validator == validator, jobs.c.state == JobState.CANCELLED.value)
+            .where(jobs.c.created_us + jobs.c.budget_s * 2_000_000 > microseconds(now))
+            .order_by(jobs.c.created_us.desc(), jobs.c.uuid)
+        )
+        async with self._database.begin() as connection:
+            return list((await connection.execute(query.limit(PERHAPS_RUNNING))).scalars())
 
     async def last_event(self) -> int:
         async with self._database.begin() as connection:

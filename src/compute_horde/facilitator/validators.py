@@ -1,6 +1,7 @@
 """The validators that are connected right now. In memory: a connection does not outlive its process (G13)."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -60,7 +61,7 @@ class Links:
     def __init__(self) -> None:
         self._links: dict[str, list[Link]] = {}
         self._kept: set[str] = set()  # jobs of this process that no connection was ever given
-        self._withdrawn: set[str] = set()  # those of them that none will be
+        self._withdrawn: deque[str] = deque(maxlen=1000)  # those of them, of late, that none will be
 
     def give(self, link: Link, uuid: str, frame: str) -> bool:
         """Queue a job, once; False where this connection takes no frame of its size."""
@@ -78,8 +79,8 @@ class Links:
 
     def withdraw(self, uuid: str) -> bool:
         """Let nobody be given this job. False unless it is certain that nobody was; a restart forgets it."""
-        if uuid in self._kept:
-            self._withdrawn.add(uuid)
+        if uuid in self._kept and uuid not in self._withdrawn:
+            self._withdrawn.append(uuid)
         return uuid in self._withdrawn
 
     def forget(self, uuid: str) -> None:

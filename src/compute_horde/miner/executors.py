@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from compute_horde.lifecycle.failures import problem
 from compute_horde.lifecycle.states import JobState
@@ -122,7 +123,10 @@ class Executors:
         if job.ended or job.row.cancel_requested:
             return
         job.row = job.row._replace(cancel_requested=True)
-        await self._desk.store.request_cancel(job.uuid)
+        try:
+            await self._desk.store.request_cancel(job.uuid)
+        except SQLAlchemyError as error:  # only a restart would miss it; the validator then asks again
+            log.error("cancel not stored", job_uuid=job.uuid, error=type(error).__name__)
         if Extension.CANCEL in job.extensions:
             self._arm_cancel(job)
             self._desk.spawn(self._pass_cancel_on(job))

@@ -47,7 +47,7 @@ class LogPiece(Message):
     """Text of one stream, as it was printed. ``offset``: how many characters of that stream came before."""
 
     stream: Literal["stdout", "stderr"]
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, lt=2**53)
     text: str
 
 

@@ -2,12 +2,15 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
+
+from compute_horde.storage.sqlite import BEGIN, connect
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -30,9 +33,13 @@ class Database:
 
 
 def _engine(url: str) -> AsyncEngine:
-    if make_url(url).get_backend_name() != "sqlite":
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, poolclass=StaticPool) if ":memory:" in url else create_async_engine(url)
+    if ":memory:" in url:
+        engine = create_async_engine(url, poolclass=StaticPool)
+    else:
+        engine = create_async_engine(url, async_creator=partial(connect, parsed.database or ""))
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     return engine
@@ -49,4 +56,4 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_immediate(connection: Any) -> None:
     """Take the write lock at the start, so that two writers wait for each other instead of failing."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(BEGIN)

@@ -1,5 +1,6 @@
 """The facilitator's address, however the user writes it."""
 
+import re
 from urllib.parse import urlsplit
 
 from compute_horde_sdk._internal.exceptions import ComputeHordeValidationError
@@ -21,7 +22,8 @@ def check_http_url(url: object, field: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ComputeHordeValidationError(f"{field} {url[:200]!r} must be an http or https URL", field=field)
+        shown = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])  # the rest may be secret
+        raise ComputeHordeValidationError(f"{field} {shown[:200]!r} must be an http or https URL", field=field)
     return url
 
 

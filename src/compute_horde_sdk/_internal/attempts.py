@@ -49,7 +49,7 @@ def worth_another(status: ComputeHordeJobStatus, error: ComputeHordeJobError | N
     """Whether a job that ended like this may end otherwise when it is sent again: its user did not cause it."""
     if error is None or status is ComputeHordeJobStatus.CANCELLED or error.code == "cancelled":
         return False
-    return error.retryable or error.fault is not Fault.USER
+    return error.fault is not Fault.USER
 
 
 def pause_s(attempt: int, wiring: "Wiring") -> float:

@@ -112,9 +112,9 @@ class ComputeHordeClient:
         """Sign a job and send it. Returns once the facilitator has it; :meth:`ComputeHordeJob.wait` follows it.
 
         Takes the fields of a :class:`ComputeHordeJobSpec` one by one, which explains them, or one as the first
-        argument: ``create_job(job_spec, on_trusted_miner=False)``.
+        argument: ``create_job(job_spec, on_trusted_miner=False)``. With ``on_trusted_miner`` it runs on the
+        validator's own miner.
 
-        :param on_trusted_miner: run it on the validator's own miner.
         :raises ComputeHordeValidationError: an argument is wrong; ``field`` names it.
         :raises ComputeHordeUnsupportedError: a streaming job, without the extra ``streaming``.
         :raises ComputeHordeValidatorNotConnectedError: the validator is not there.
@@ -154,8 +154,7 @@ class ComputeHordeClient:
         """Create a job and wait for its end; again, as a new job, while it fails through no doing of its user.
 
         Returns the job that completed, was cancelled or failed for good: through its own doing, where
-        ``job.error.fault`` is ``user`` and it is not ``retryable``, or as the last one allowed. Local files are
-        read once.
+        ``job.error.fault`` is ``user``, or as the last one allowed. Local files are read once.
 
         :param job_attempt_callback: called with each new job; may be a coroutine function.
         :param timeout: seconds for everything together; None takes as long as it takes.

@@ -16,12 +16,15 @@ if TYPE_CHECKING:  # the job imports this
 
     from compute_horde_sdk._internal.job import ComputeHordeJob
 
+FOREVER_S = 1e9
+"""Event loops count in floats, which some numbers of seconds do not fit into."""
+
 
 def check_timeout(timeout: object) -> None:
     """:raises ComputeHordeValidationError: neither seconds nor None."""
     if timeout is None:
         return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or math.isnan(timeout) or timeout < 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= math.inf:
         raise ComputeHordeValidationError("timeout must be seconds, 0 or more, or None", field="timeout")
 
 
@@ -32,7 +35,7 @@ async def deadline(timeout: float | None, late: Callable[[], str]) -> AsyncItera
     :raises ComputeHordeJobTimeoutError: with the text of ``late``.
     """
     try:
-        async with asyncio.timeout(timeout) as scope:
+        async with asyncio.timeout(None if timeout is None else min(timeout, FOREVER_S)) as scope:
             yield
     except TimeoutError:
         if not scope.expired():

@@ -34,14 +34,16 @@ def save_files(contents: Mapping[str, bytes], directory: Path, *, overwrite: boo
 def _names(paths: Iterable[str]) -> list[str]:
     """One name for each path, all different, also where letters differ by case only."""
     taken: set[str] = set()
+    last: dict[str, int] = {}
     names = []
     for path in paths:
         plain = _clean(path)
         stem, dot, suffix = plain.rpartition(".") if plain.rfind(".") > 0 else (plain, "", "")
-        name, number = plain, 1
+        name, number = plain, last.get(plain.casefold(), 1)
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}{dot}{suffix}"
+        last[plain.casefold()] = number
         taken.add(name.casefold())
         names.append(name)
     return names

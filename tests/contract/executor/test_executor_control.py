@@ -12,12 +12,15 @@ import pytest
 
 from compute_horde.executor import volumes
 from compute_horde.executor.errors import failure
+from compute_horde.executor.evidence import Hashes, Hashing
 from compute_horde.executor.fake import DIGEST, FakeProcess, FakeRuntime, Program
 from compute_horde.executor.fake_miner import FakeMiner, initial_request
+from compute_horde.executor.job import REPORT_SECONDS
 from compute_horde.executor.link import MinerLink
 from compute_horde.executor.runtime import STDERR, Image
 from compute_horde.executor.service import Executor
 from compute_horde.executor.settings import ExecutorSettings
+from compute_horde.lifecycle.deadlines import RunningDeadline
 from compute_horde.protocol.compat.cancelled import CANCELLED_CODE
 from compute_horde.protocol.control import LogPiece, V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension
@@ -358,3 +361,35 @@ async def test_the_result_names_the_image_and_the_outputs(stage: Stage) -> None:
     last = await stage.scene(programs={"write": write}, docker_run_cmd=["write"]).over()
     assert last.image_digest == DIGEST
     assert last.output_hashes == {"file": "f6a214f7a5fcda0c2cee9660b7fc29f5649e3c68aad48e20e950137c98913a68"}
+
+
+@pytest.mark.parametrize(("upload_s", "granted_s"), [(3600, 3600 - REPORT_SECONDS), (1, 0.5)])
+async def test_hashing_leaves_time_for_the_result_to_arrive(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, upload_s: int, granted_s: float
+) -> None:
+    granted = list[float]()
+
+    async def result(_hashing: Hashing, within_s: float) -> Hashes:
+        granted.append(within_s)
+        return Hashes({}, [])
+
+    monkeypatch.setattr(Hashing, "result", result)
+    timing = {
+        "allowed_leeway": 0,
+        "download_time_limit": 1,
+        "execution_time_limit": 1,
+        "upload_time_limit": upload_s,
+    }
+    monkeypatch.setattr(RunningDeadline, "remaining", lambda _deadline, _now: upload_s)
+    await stage.scene(initial={"executor_timing": timing}, docker_run_cmd=["true"]).over()
+    assert granted == [granted_s]
+
+
+async def test_an_output_folder_that_the_job_made_unusable_is_its_own_failure(stage: Stage) -> None:
+    async def spoil(process: FakeProcess) -> int:
+        process.folder("/output").rmdir()
+        return 0
+
+    last = await stage.scene(programs={"spoil": spoil}, docker_run_cmd=["spoil"]).over()
+    assert last.message_type == "V0JobFailedRequest"
+    assert (last.context["problem"]["code"], last.context["problem"]["fault"]) == ("output_invalid", "user")

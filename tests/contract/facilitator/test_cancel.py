@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from compute_horde.facilitator import store
 from compute_horde.facilitator.facilitator import Facilitator
 from compute_horde.lifecycle.failures import problem
 from compute_horde.protocol.extensions import announcement
@@ -243,6 +244,34 @@ async def test_a_validator_that_does_not_confirm_is_not_waited_for(
     assert bench.facilitator.links.all()[0].pushed == set()
 
 
+async def test_a_validator_that_was_away_too_long_is_told_when_it_is_back(bench: Any, ours: Any) -> None:
+    peer = await bench.validator(headers=ours)
+    token, uuid = await sent_job(bench, peer, "received", "accepted", "executor_ready")
+    await peer.hang_up()
+    await cancel(bench, token, uuid)
+    bench.clock.ahead += 61
+    await bench.facilitator.supervisor.expire()
+    assert (await entry(bench, uuid))["status"] == "cancelled"
+    old = await bench.validator()
+    assert (await old.status(uuid, "volumes_ready"))["errors"][0]["type"] == "job.integrity_error"
+    again = await bench.validator(headers=ours)
+    assert await again.receive() == cancel_frame(uuid)
+    bench.clock.ahead += 3600  # nothing can run any more
+    late = await bench.validator(headers=ours)
+    assert (await late.status(uuid, "volumes_ready"))["errors"][0]["type"] == "job.integrity_error"
+
+
+async def test_many_overdue_jobs_are_ended_some_at_a_time(bench: Any, ours: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(store, "OVERDUE", 1)
+    peer = await bench.validator(headers=ours)
+    uuids = [(await sent_job(bench, peer))[1] for _ in range(2)]
+    bench.clock.ahead += 7 * 24 * 3600
+    for ended in (1, 2):
+        await bench.facilitator.supervisor.expire()
+        found = [(await entry(bench, uuid))["status"] for uuid in uuids]
+        assert found.count("failed") + found.count("horde_failed") == ended
+
+
 async def test_the_limit_survives_a_restart(bench: Any, ours: Any) -> None:
     peer = await bench.validator(headers=ours)
     token, uuid = await sent_job(bench, peer)
@@ -258,6 +287,7 @@ async def test_the_limit_survives_a_restart(bench: Any, ours: Any) -> None:
 async def test_an_end_that_came_first_is_left_alone(bench: Any, ours: Any, monkeypatch: Any) -> None:
     peer = await bench.validator(headers=ours)
     token, uuid = await sent_job(bench, peer)
+    monkeypatch.setattr(bench.facilitator.cancelling, "_on_deadline", lambda _: None)  # it sleeps on meanwhile
     await cancel(bench, token, uuid)
     bench.clock.ahead += 61
     overdue = await bench.facilitator.store.overdue(bench.clock())

@@ -1,7 +1,9 @@
 """GET /api/v1/jobs/{uuid}/logs/: a job's output while it runs, asked of its validator piece by piece."""
 
 import asyncio
+import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +129,47 @@ async def test_unavailable_is_asked_again_after_a_pause(bench: Any, ours: Any) -
             await peer.send(answer(await asked(peer, uuid), "unavailable"))
         await peer.send(answer(await asked(peer, uuid), "more", 1, "x"))
         assert (await reader.next())["id"] == "1"
+
+
+async def test_empty_answers_at_once_are_not_asked_for_without_end(bench: Any, ours: Any) -> None:
+    bench.facilitator.logs.pace = replace(bench.facilitator.logs.pace, answer=9, pause=0.1, longest_pause=0.2)
+    peer = await bench.validator(headers=ours)
+    token, uuid = await running(bench, peer)
+    questions = 0
+    async with Reader(bench, token, uuid) as reader:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.4):
+                while True:
+                    await peer.send(answer(await asked(peer, uuid), "more"))
+                    questions += 1
+        assert questions <= 4
+        await peer.send(answer(await asked(peer, uuid), "ended", 1, "x"))
+        assert (await reader.next())["id"] == "1"
+
+
+@pytest.mark.parametrize("position", [0, 3])
+async def test_output_that_does_not_lead_on_is_not_sent(bench: Any, ours: Any, position: int) -> None:
+    peer = await bench.validator(headers=ours)
+    token, uuid = await running(bench, peer)
+    async with Reader(bench, token, uuid) as reader:
+        await peer.send(answer(await asked(peer, uuid), "more", 3, "abc"))
+        assert (await reader.next())["id"] == "3"
+        await peer.send(answer(await asked(peer, uuid, 3), "more", position, "abc"))
+        await peer.send(answer(await asked(peer, uuid, 3), "ended", 7, "defg"))
+        assert (await reader.next())["id"] == "7"
+        assert await reader.end() == "ended"
+
+
+async def test_much_output_is_asked_for_no_faster_than_it_may_be_sent(bench: Any, ours: Any) -> None:
+    bench.facilitator.logs.pace = replace(bench.facilitator.logs.pace, answer=9, rate=10)
+    peer = await bench.validator(headers=ours)
+    token, uuid = await running(bench, peer)
+    async with Reader(bench, token, uuid) as reader:
+        await peer.send(answer(await asked(peer, uuid), "more", 4, "abcd"))
+        assert (await reader.next())["id"] == "4"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.channel.receive(), 0.2)
+        await asked(peer, uuid, 4)
 
 
 async def test_a_question_without_answer_is_asked_again(bench: Any, ours: Any) -> None:
@@ -291,6 +334,18 @@ async def test_a_user_has_so_many_followers_and_no_more() -> None:
     assert refused.value.status == 429
     seats.take("another", "job 1").leave()
     for seat in taken:
+        seat.leave()
+
+
+async def test_many_followers_of_one_user_share_what_few_may_ask() -> None:
+    seats = Seats()
+    few = [seats.take("alice", str(number)) for number in range(4)]
+    other = seats.take("bob", "job")
+    assert few[0].slowness == 1
+    many = [seats.take("alice", str(number)) for number in range(4, PER_USER)]
+    assert few[0].slowness == many[-1].slowness == PER_USER / 4
+    assert other.slowness == 1
+    for seat in [*few, *many, other]:
         seat.leave()
 
 

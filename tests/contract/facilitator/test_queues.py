@@ -56,6 +56,8 @@ async def test_pending_and_tag_choose_together(bench: Any) -> None:
     peer, token = await bench.validator(), await bench.login()
     first, second = await posted(bench, token, 2, tag="queue")
     (other,) = await posted(bench, token, 1)
+    for _ in range(3):
+        await peer.receive()
     await peer.status(first, "rejected")
     for query, expected in {
         "?pending=true": [other, second],

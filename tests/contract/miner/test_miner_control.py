@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from compute_horde.lifecycle.failures import problem, to_wire
 from compute_horde.lifecycle.states import JobState
@@ -94,6 +95,21 @@ async def test_a_connected_executor_ends_the_job_itself(tmp_path: Path, job: str
         assert await state_of(tmp_path, job) is JobState.CANCELLED
         await validator.say(cancel(job))
         await validator.silence()
+
+
+async def test_a_database_that_fails_keeps_no_job_from_being_cancelled(
+    tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_store: JobStore, _job_uuid: str) -> None:
+        raise OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        monkeypatch.setattr(JobStore, "request_cancel", fail)
+        await validator.say(cancel(job))
+        assert (await executor.expect("V0CancelJobRequest"))["job_uuid"] == job
+        await executor.say(executors_end(job))
+        await cancelled(validator)
 
 
 async def test_an_executor_that_does_not_stop_is_killed(tmp_path: Path, job: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,50 @@ async def test_a_result_that_the_facilitator_cannot_take_does_not_block_the_othe
     assert update.metadata.miner_response.artifacts is None
     assert update.metadata.miner_response.docker_process_stdout == "hi\n"
     assert "too large" in (update.metadata.miner_response.notices or [""])[-1]
+
+
+@pytest.mark.parametrize(
+    "bulk",
+    [
+        {"output_hashes": {f"{number}": "a" * 64 for number in range(200)}},
+        {"notices": ["x" * 200] * 100},
+        {"notices": ["x" * 20_000]},
+        {"image_digest": "x" * 20_000},
+    ],
+)
+async def test_no_part_of_a_result_is_so_large_that_it_blocks_the_others(
+    world: World, bulk: dict[str, Any]
+) -> None:
+    facilitator = world.facilitator
+    facilitator.max_frame_bytes = 8_000
+
+    async def large(miner: MinerConnection) -> None:
+        job = await make_ready(miner)
+        bulky = result(job).model_copy(update=bulk)
+        await miner.send(vm.V0VolumesReadyRequest(job_uuid=job), vm.V0ExecutionDoneRequest(job_uuid=job), bulky)
+        await miner.expect(vm.V0JobFinishedReceiptRequest)
+
+    world.miner(large)
+    update = await world.run(status="completed")
+    assert facilitator.history(JOB) == WHOLE
+    assert update.metadata is not None
+    assert update.metadata.miner_response is not None
+    assert "too large" in (update.metadata.miner_response.notices or [""])[-1]
+
+
+async def test_a_status_that_stays_too_large_is_sent_bare(world: World) -> None:
+    facilitator = world.facilitator
+    facilitator.max_frame_bytes = 10_000
+
+    async def large(miner: MinerConnection) -> None:
+        job = await make_ready(miner)
+        bulky = result(job).model_copy(update={"docker_process_stdout": "x" * 20_000})
+        await miner.send(vm.V0VolumesReadyRequest(job_uuid=job), vm.V0ExecutionDoneRequest(job_uuid=job), bulky)
+        await miner.expect(vm.V0JobFinishedReceiptRequest)
+
+    world.miner(large)
+    update = await world.run(status="completed")
+    assert update.metadata is None
 
 
 async def test_an_oversized_frame_of_the_facilitator_costs_one_connection(world: World) -> None:

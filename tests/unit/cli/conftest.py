@@ -1,7 +1,6 @@
 """``horde`` in this process, against a facilitator without sockets."""
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,11 +106,3 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("PROFILE", "FACILITATOR_URL", "VALIDATOR_HOTKEY", "JOB_QUEUE", "KEY_FILE"):
         monkeypatch.delenv(f"HORDE_{name}", raising=False)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Commands let a broken pipe end the process; this one goes on."""
-    before = signal.getsignal(signal.SIGPIPE)
-    yield
-    signal.signal(signal.SIGPIPE, before)

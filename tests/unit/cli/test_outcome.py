@@ -16,13 +16,14 @@ from compute_horde_sdk.v1 import (
     ComputeHordeAuthenticationError,
     ComputeHordeConnectionError,
     ComputeHordeError,
+    ComputeHordeNotFoundError,
     ComputeHordeResponseError,
     ComputeHordeValidationError,
     CrossValidationReport,
     CrossValidationState,
 )
 
-from .conftest import Served, printed
+from .conftest import Served, failed, printed
 
 
 def test_a_name_cannot_forge_lines_or_drive_the_terminal() -> None:
@@ -60,6 +61,10 @@ def test_a_file_gets_the_output_as_it_is() -> None:
         (ComputeHordeAuthenticationError("x"), 77),
         (ComputeHordeConnectionError("x"), 69),
         (ComputeHordeResponseError("x"), 1),
+        (ComputeHordeResponseError("x", code="facilitator_failed", retryable=True), 69),
+        (ComputeHordeAuthenticationError("x", code="signature_refused"), 77),
+        (ComputeHordeNotFoundError("x", code="gone"), 66),
+        (ComputeHordeConnectionError("x", code="creation_unknown"), 69),
         (ComputeHordeError("x", code="validation_failed"), 2),
     ],
 )
@@ -76,6 +81,7 @@ def test_codes_of_errors(error: ComputeHordeError, code: int) -> None:
         ("cancelled", {}, 79),
         ("horde_failed", {}, 69),
         ("failed", {}, 65),
+        ("failed", failed(256), 1),
         (
             "failed",
             {"job_failure_details": {"reason": "timeout", "stage": "execution", "message": "late"}},

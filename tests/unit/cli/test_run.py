@@ -155,7 +155,7 @@ def test_time_runs_out(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("status", "answer", "code", "says"),
-    [(401, {"error": "no"}, 77, "refused"), (502, None, 1, "error: ")],
+    [(401, {"error": "no"}, 77, "refused"), (502, None, 69, "error: ")],
 )
 def test_a_facilitator_that_refuses(
     cli: Cli, fake: Served, status: int, answer: object, code: int, says: str

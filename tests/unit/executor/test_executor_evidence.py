@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from compute_horde.executor import evidence
+from compute_horde.executor import evidence, outputs
 from compute_horde.executor.download import Downloader
 from compute_horde.executor.errors import JobFailure
 from compute_horde.executor.evidence import Hashes, Hashing, hash_folder
@@ -95,6 +95,23 @@ def test_when_the_time_is_over_the_rest_is_named(tmp_path: Path, looks: int) -> 
     left = "'b'" if done else "'a', 'b'"
     assert list(found.by_path) == done
     assert found.notices == [f"Not hashed, since the time for uploads was over: {left}."]
+
+
+def test_a_folder_that_cannot_be_read_is_told() -> None:
+    assert hashed(Path("/no/such/folder")) == (
+        {},
+        ["Not hashed, since the folder of the outputs cannot be read: No such file or directory."],
+    )
+
+
+def test_folders_are_not_entered_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "MAX_NOTICES", 2)
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    found = hash_folder(tmp_path, Ticking(2))  # enough for the first folder and its file
+    assert list(found.by_path) == ["a/file"]
+    assert found.notices == [f"The output '{name}' was left out: the time was over." for name in "bc"]
 
 
 async def test_hashing_stops_where_it_is_when_its_time_is_over(tmp_path: Path) -> None:

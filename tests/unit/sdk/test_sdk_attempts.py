@@ -166,7 +166,7 @@ async def test_wrong_arguments(
     [
         (None, False),
         (ComputeHordeJobError(fault=Fault.USER), False),
-        (ComputeHordeJobError(fault=Fault.USER, retryable=True), True),
+        (ComputeHordeJobError(fault=Fault.USER, retryable=True), False),
         (ComputeHordeJobError(fault=Fault.MINER), True),
         (ComputeHordeJobError(fault=Fault.NOBODY, retryable=True), True),
         (ComputeHordeJobError(code="cancelled", fault=Fault.NOBODY, retryable=True), False),

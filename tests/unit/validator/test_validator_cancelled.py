@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from compute_horde.chain.keys import throwaway_hotkey
 from compute_horde.lifecycle.failures import problem, to_wire
 from compute_horde.lifecycle.states import ACTORS, JobState
+from compute_horde.protocol.base import DEFAULT_MAX_FRAME_BYTES
 from compute_horde.protocol.compat.cancelled import without_disguise
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import JobStatus, Participant, RejectionReason
@@ -111,6 +112,18 @@ def test_a_cancelled_job_with_too_much_output_stays_a_cancelled_one() -> None:
     huge = ended.metadata.job_failure_details.model_copy(update={"context": {"x": "y" * 10**6}})
     update = update.model_copy(update={"metadata": StatusMetadata(job_failure_details=huge)})
     assert len(without_bulk(update.to_frame())) < 3 * KEPT_CHARACTERS
+
+
+def test_what_is_kept_of_a_hostile_failure_fits_into_the_smallest_frame() -> None:
+    context = {**problem("cancelled", "x").to_context(), "x": "\U0001f600" * 10**4}
+    told = said("cancelled", stdout="\0" * 10**6, stderr="\0" * 10**6)
+    told = told.model_copy(update={"message": "\0" * 10**6, "context": context})
+    update = V0JobStatusUpdate(uuid=JOB, status=JobStatus.FAILED, metadata=outcomes.from_miner(told).metadata)
+    small = without_bulk(update.to_frame())
+    assert len(small.encode()) < DEFAULT_MAX_FRAME_BYTES
+    assert without_disguise(JobStatus.FAILED, V0JobStatusUpdate.model_validate_json(small).metadata) is (
+        JobStatus.CANCELLED
+    )
 
 
 async def test_rows_of_the_release_before_are_read_and_can_be_cancelled(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def read_path(path: Path) -> bytes:
             data = file.read(MAX_INLINE_BYTES + 1)
     except OSError as error:
         raise ComputeHordeValidationError(f"{path} cannot be read: {error}", field="path") from None
+    except RecursionError:
+        raise ComputeHordeValidationError(f"{path} is nested too deeply", field="path") from None
     if len(data) > MAX_INLINE_BYTES:
         raise too_large(str(path), "path")
     return data

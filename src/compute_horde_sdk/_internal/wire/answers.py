@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -21,7 +20,7 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeValidationError,
     ComputeHordeValidatorNotConnectedError,
 )
-from compute_horde_sdk._internal.wire.server_clock import date_of, in_utc
+from compute_horde_sdk._internal.wire.server_clock import date_of, read_date
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -160,14 +159,19 @@ def of_transport(error: Exception) -> ComputeHordeConnectionError:
     return ComputeHordeConnectionError(f"the request to the facilitator failed: {said}")
 
 
+def client_closed() -> ComputeHordeConnectionError:
+    """For what goes on when the client was closed."""
+    return ComputeHordeConnectionError("the client was closed", code="client_closed", hint="", retryable=False)
+
+
 def retry_after_s(response: httpx.Response) -> float | None:
     """Seconds that the answer's ``Retry-After`` asks for; None when there is none or it is unreadable."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
     try:
-        moment = in_utc(parsedate_to_datetime(value))
-    except (TypeError, ValueError):
+        moment = read_date(value)
+    except ValueError:
         return None
     return max(0.0, (moment - (date_of(response) or dt.datetime.now(dt.UTC))).total_seconds())
 

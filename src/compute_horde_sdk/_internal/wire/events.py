@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.sdk_facilitator import JobEvent
-from compute_horde_sdk._internal.exceptions import ComputeHordeConnectionError, ComputeHordeError
+from compute_horde_sdk._internal.exceptions import ComputeHordeError
 from compute_horde_sdk._internal.port import StatusChange
-from compute_horde_sdk._internal.wire.answers import retry_after_s
+from compute_horde_sdk._internal.wire.answers import client_closed, retry_after_s
 from compute_horde_sdk._internal.wire.http import FAILED, Facilitator
 from compute_horde_sdk._internal.wire.reading import change_of
 from compute_horde_sdk._internal.wire.sse import (
@@ -88,9 +88,7 @@ class Subscription:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ComputeHordeConnectionError(
-                "the client was closed", code="client_closed", hint="", retryable=False
-            )
+            raise client_closed()
 
 
 class EventHub:
@@ -109,6 +107,7 @@ class EventHub:
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
     async def subscribe(self, job_uuid: str) -> AsyncIterator[Subscription]:
@@ -116,6 +115,7 @@ class EventHub:
 
         On entry the stream is open, or the first attempt to open it has failed.
         """
+        self._leave_other_loops()
         subscription = Subscription(self._start)
         self._subscriptions.setdefault(job_uuid, set()).add(subscription)
         try:
@@ -129,15 +129,23 @@ class EventHub:
 
     async def aclose(self) -> None:
         """End the stream and everything that waits on it."""
+        self._leave_other_loops()
         for subscription in self._everyone():
             subscription.close()
         await self._stop()
 
+    def _leave_other_loops(self) -> None:
+        """Whatever still waits in an event loop that was left behind is nobody's any more."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._task, self._subscriptions = loop, None, {}
+            self.connected = False
+
     def _forget(self, job_uuid: str, subscription: Subscription) -> None:
-        sharing = self._subscriptions[job_uuid]
+        sharing = self._subscriptions.get(job_uuid, set())
         sharing.discard(subscription)
         if not sharing:
-            del self._subscriptions[job_uuid]
+            self._subscriptions.pop(job_uuid, None)
 
     def _everyone(self) -> list[Subscription]:
         return [one for sharing in self._subscriptions.values() for one in sharing]
@@ -182,7 +190,7 @@ class EventHub:
                     last_id = parser.last_id
                 self._lost(settled)
                 failures += 1
-                pause = asked or parser.retry_s or self._wiring.backoff(failures)
+                pause = asked or max(parser.retry_s or 0.0, self._wiring.backoff(failures))
                 await self._wiring.sleep(min(pause, MAX_RETRY_S))
         finally:
             settled.set()

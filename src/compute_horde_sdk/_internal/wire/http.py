@@ -15,7 +15,13 @@ from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announ
 from compute_horde.protocol.signing import Signer
 from compute_horde_sdk._internal.exceptions import ComputeHordeError
 from compute_horde_sdk._internal.sharing import Shared
-from compute_horde_sdk._internal.wire.answers import error_of, of_transport, parse_answer, retry_after_s
+from compute_horde_sdk._internal.wire.answers import (
+    client_closed,
+    error_of,
+    of_transport,
+    parse_answer,
+    retry_after_s,
+)
 from compute_horde_sdk._internal.wire.body import read_whole
 from compute_horde_sdk._internal.wire.login import log_in
 from compute_horde_sdk._internal.wire.server_clock import ServerClock
@@ -41,7 +47,13 @@ _NOT_DELIVERED = (
     httpx.WriteError,
     httpx.WriteTimeout,
 )
-_HOPELESS = (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL)
+
+
+class ElsewhereError(httpx.TransportError):
+    """A redirect that leads away from the facilitator, and was not followed."""
+
+
+_HOPELESS = (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL, ElsewhereError)
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Facilitator:
         self._extensions: frozenset[Extension] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: httpx.AsyncClient | None = None
+        self._closed = False
 
     async def call(self, model: type[M], request: Request) -> M:
         """One authenticated call, logged in as needed.
@@ -196,7 +209,8 @@ class Facilitator:
         await self.token(refused=self._token)
 
     async def aclose(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections. What is under way, and every later call, ends with ``client_closed``."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None and self._loop is asyncio.get_running_loop():
             await session.aclose()
@@ -241,6 +255,8 @@ class Facilitator:
             raise lost.error from lost.error.__cause__
 
     def _client(self) -> httpx.AsyncClient:
+        if self._closed:
+            raise client_closed()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._session = loop, None
@@ -253,9 +269,24 @@ class Facilitator:
                 timeout=TIMEOUT,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
                 follow_redirects=True,
+                event_hooks={"response": [_stay_there]},
                 verify=_trusted(self._root),
             )
         return self._session
+
+
+async def _stay_there(response: httpx.Response) -> None:
+    """Redirects are followed on the facilitator's own host: signatures are for nobody else to see.
+
+    :raises ElsewhereError: it leads to another host, or from https to http.
+    """
+    if not response.has_redirect_location:
+        return
+    here = response.request.url
+    there = here.join(response.headers["Location"])
+    if there.host != here.host or (here.scheme == "https" and there.scheme == "http"):
+        await response.aclose()
+        raise ElsewhereError(f"it redirects to another place, {there.scheme}://{there.netloc.decode()[:200]}")
 
 
 def _worth_another(response: httpx.Response) -> bool:

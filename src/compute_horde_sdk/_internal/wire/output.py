@@ -1,5 +1,6 @@
 """What a running job prints, followed over HTTP (ours)."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
@@ -114,7 +115,8 @@ class Follower:
             raise OutputEnded
         if response.is_success:
             raise malformed("the facilitator answered with something else than a stream of output")
-        error = error_of(await read_whole(response, MAX_REFUSAL_BYTES))
+        async with asyncio.timeout(self._wiring.request_s):
+            error = error_of(await read_whole(response, MAX_REFUSAL_BYTES))
         if response.status_code == 400 and self._position:
             self._position = ""  # from the beginning: what was printed before is known by its offsets
         elif not error.retryable:

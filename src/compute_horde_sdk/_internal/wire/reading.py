@@ -132,14 +132,14 @@ def result_of_event(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobResult 
     if metadata.horde_failure_details or metadata.job_rejection_details:
         return ComputeHordeJobResult()
     response = metadata.miner_response
-    if response is None or response.artifacts is None or response.upload_results is None:
+    if response is None or response.artifacts is None:
         return None
     return _result(
         response,
         stdout=response.docker_process_stdout,
         stderr=response.docker_process_stderr,
         artifacts=response.artifacts,
-        uploads=response.upload_results,
+        uploads=response.upload_results or {},
     )
 
 

@@ -8,6 +8,7 @@ import httpx
 from compute_horde_sdk._internal.wiring import Wiring
 
 UNKNOWN_MARGIN = dt.timedelta(minutes=2)
+FIRST_YEAR, LAST_YEAR = 1970, 9000
 
 
 class ServerClock:
@@ -34,9 +35,23 @@ class ServerClock:
 def date_of(response: httpx.Response) -> dt.datetime | None:
     """The answer's ``Date``; None when there is none or it is unreadable."""
     try:
-        return in_utc(parsedate_to_datetime(response.headers.get("Date", "")))
-    except (TypeError, ValueError):
+        return read_date(response.headers.get("Date", ""))
+    except ValueError:
         return None
+
+
+def read_date(text: str) -> dt.datetime:
+    """An HTTP date.
+
+    :raises ValueError: it is none, or a moment that nobody lives in, which no sum of times could hold.
+    """
+    try:
+        moment = in_utc(parsedate_to_datetime(text))
+    except (TypeError, OverflowError):
+        raise ValueError(f"{text[:100]!r} is no date") from None
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"{text[:100]!r} is no date of our time")
+    return moment
 
 
 def in_utc(moment: dt.datetime) -> dt.datetime:

@@ -64,12 +64,7 @@ class Session:
         return snapshot_of(await self._creator.create(body, content, headers))
 
     async def fetch(self, job_uuid: str) -> JobSnapshot:
-        wire = await self._facilitator.call(Job, Request("GET", f"/api/v1/jobs/{job_uuid}/"))
-        if wire.uuid.lower() != job_uuid.lower():
-            raise ComputeHordeResponseError(
-                f"the facilitator answered with job {wire.uuid[:100]!r}, not {job_uuid}", code="malformed_response"
-            )
-        return snapshot_of(wire)
+        return await self._about(job_uuid, Request("GET", f"/api/v1/jobs/{job_uuid}/"))
 
     async def list_jobs(self, query: JobQuery) -> JobList:
         return list_of(await self._facilitator.call(JobPage, list_request(query)))
@@ -85,7 +80,7 @@ class Session:
             raise ComputeHordeUnsupportedError(
                 "the facilitator cannot cancel jobs", hint="The job ends by its time limits."
             )
-        return snapshot_of(await self._facilitator.call(Job, Request("POST", f"/api/v1/jobs/{job_uuid}/cancel/")))
+        return await self._about(job_uuid, Request("POST", f"/api/v1/jobs/{job_uuid}/cancel/"))
 
     async def report_cheat(self, job_uuid: str, trusted_job_uuid: str, details: JsonValue) -> str:
         report = CheatReport(job_uuid=job_uuid, trusted_job_uuid=trusted_job_uuid)
@@ -108,6 +103,15 @@ class Session:
     async def aclose(self) -> None:
         await self._hub.aclose()
         await self._facilitator.aclose()
+
+    async def _about(self, job_uuid: str, request: Request) -> JobSnapshot:
+        """The job that the request is about, and no other."""
+        wire = await self._facilitator.call(Job, request)
+        if wire.uuid.lower() != job_uuid.lower():
+            raise ComputeHordeResponseError(
+                f"the facilitator answered with job {wire.uuid[:100]!r}, not {job_uuid}", code="malformed_response"
+            )
+        return snapshot_of(wire)
 
     async def _fetch_many(self, job_uuids: list[str]) -> list[JobSnapshot]:
         asked: dict[str, str | int | list[str]] = {"page": 1, "page_size": len(job_uuids), "uuid": job_uuids}

@@ -10,6 +10,8 @@ import httpx
 MAX_EVENT_CHARS = 128 * 1024 * 1024
 """A result with its artifacts travels in one event; nothing honest is larger."""
 
+MAX_ID_CHARS = 1024
+
 
 class EventTooLarge(ValueError):  # noqa: N818 - reads as the thing that happened
     """One event grew past :data:`MAX_EVENT_CHARS`."""
@@ -81,7 +83,7 @@ class SSEParser:
                 self._data.append(value)
             case "event":
                 self._event = value
-            case "id" if "\0" not in value:
+            case "id" if _can_be_sent_back(value):
                 self._id = value
             case "retry" if value.isascii() and value.isdigit():
                 self.retry_s = int(value[:9]) / 1000
@@ -94,6 +96,11 @@ class SSEParser:
         self._named_id = self._id  # counts once the block is whole
         self._data, self._event, self._size = [], "", 0
         return ServerSentEvent(event or "message", "\n".join(data), self._id) if data else None
+
+
+def _can_be_sent_back(event_id: str) -> bool:
+    """Whether the header ``Last-Event-ID`` can hold it; the stream's place would be lost with another."""
+    return len(event_id) <= MAX_ID_CHARS and event_id.isascii() and event_id.isprintable()
 
 
 def is_event_stream(response: httpx.Response) -> bool:
