@@ -1,4 +1,4 @@
-"""``make bench``: what a job costs beside ``docker run``, and what an idle horde weighs."""
+"""``make bench``: what a job costs beside ``docker run``, what an idle horde weighs, how soon a wait ends."""
 
 import argparse
 import asyncio
@@ -8,6 +8,8 @@ from pathlib import Path
 from benchmarks.memory import resident_mib
 from benchmarks.no_op import compare
 from benchmarks.process import running_horde
+from benchmarks.wait_latency import measure
+from compute_horde.cli.logs import configure_logs
 from compute_horde.stack.image import small_image
 
 
@@ -21,6 +23,8 @@ def main() -> None:
         print(asyncio.run(compare(horde.info, image, runs)))
         print(f"resident memory of `horde up`, idle: {before:.0f} MiB (at most 250 promised)")
         print(f"resident memory of `horde up`, after {runs + 2} jobs: {resident_mib(horde.pid):.0f} MiB")
+    configure_logs("warning")
+    print(asyncio.run(measure(runs)))
 
 
 main()

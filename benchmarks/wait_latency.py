@@ -1,6 +1,6 @@
 """``python -m benchmarks.wait_latency``: from the executor's finished message to the return of ``wait()``.
 
-A whole horde and its client in this process; the way goes through five sockets and three databases all the same.
+A whole horde and its client in this process; the way goes through sockets and databases all the same.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from bittensor_wallet import Wallet
 
+from compute_horde.cli.logs import configure_logs
 from compute_horde.executor.link import MinerLink
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.protocol.base import Message
@@ -31,6 +32,7 @@ WARM_UP = 3
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--runs", type=int, default=30)
+    configure_logs("warning")
     print(asyncio.run(measure(options.parse_args().runs)))
 
 

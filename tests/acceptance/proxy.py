@@ -21,7 +21,7 @@ class Passed:
 
 
 class Proxy:
-    """``url``: to give to a client. ``passed``: requests that went through, in order. ``connections``: open ones."""
+    """``url``: to give to a client. ``passed``: its requests, in order. ``connections``: those that are open."""
 
     def __init__(self, target: str, swallows: Swallowed) -> None:
         parts = urlsplit(target)

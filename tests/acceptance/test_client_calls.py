@@ -223,7 +223,9 @@ async def work(client):
         executor_class=ExecutorClass.always_on__test, job_namespace="SN0.old", docker_image=given["image"],
         download_time_limit_sec=5, execution_time_limit_sec=5, upload_time_limit_sec=5,
         args=["sh", "-c", "cat /volume/a/x"], artifacts_dir="/artifacts",
-        input_volumes={"/volume/a": InlineInputVolume.from_file_contents(filename="x", contents=b"old", compress=True)},
+        input_volumes={
+            "/volume/a": InlineInputVolume.from_file_contents(filename="x", contents=b"old", compress=True),
+        },
     )
     job = await client.run_until_complete(spec, on_trusted_miner=False, timeout=60)
     jobs = await client.get_jobs(page=1, page_size=5)

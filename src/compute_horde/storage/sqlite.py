@@ -102,5 +102,5 @@ async def connect(path: str) -> Connection:
     """A connection to the database in this file, which is made when it is not there."""
     connection = Connection(lambda: sqlite3.connect(path), iter_chunk_size=64)
     connection._thread.daemon = True  # as SQLAlchemy sets it: nobody waits for it at the interpreter's exit
-    await connection
+    _ = await connection
     return connection

@@ -34,23 +34,30 @@ class Counting(Connection):
         return await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call] # aiosqlite's
 
 
+async def counting(folder: Path) -> Counting:
+    connection = Counting(lambda: sqlite3.connect(folder / "x.db", isolation_level=None), 64)
+    connection._thread.daemon = True
+    _ = await connection
+    connection.trips.clear()
+    return connection
+
+
 async def count(database: Database) -> int:
     async with database.begin() as connection:
         return int((await connection.execute(COUNT)).scalar_one())
 
 
 async def test_a_transaction_makes_one_trip_for_each_statement_and_one_to_commit(tmp_path: Path) -> None:
-    connection = await Counting(lambda: sqlite3.connect(tmp_path / "x.db", isolation_level=None), 64)
+    connection = await counting(tmp_path)
     trips = connection.trips
     for sql in ("BEGIN IMMEDIATE", TABLE, "INSERT INTO number VALUES (7)"):
         await connection.cursor().execute(sql)
     await connection.commit()
     assert len(trips) == 3
-    async with connection.cursor() as cursor:
-        await cursor.execute("SELECT value FROM number")
-        assert (await cursor.fetchall(), await cursor.fetchall()) == ([(7,)], [])
-        assert cursor.description[0][0] == "value"
-        await cursor.close()
+    cursor = connection.cursor()
+    await cursor.execute("SELECT value FROM number")
+    assert (await cursor.fetchall(), await cursor.fetchall()) == ([(7,)], [])
+    assert cursor.description[0][0] == "value"
     await connection.cursor().execute("BEGIN IMMEDIATE")
     await connection.rollback()
     await connection.commit()
@@ -78,7 +85,7 @@ async def test_what_fails_is_rolled_back_and_the_connection_goes_on(url: str) ->
 
 
 async def test_a_statement_whose_waiter_was_cancelled_is_rolled_back(tmp_path: Path) -> None:
-    connection = await Counting(lambda: sqlite3.connect(tmp_path / "x.db", isolation_level=None), 64)
+    connection = await counting(tmp_path)
     await connection.cursor().execute(TABLE)
     await connection.cursor().execute("BEGIN IMMEDIATE")
     writing = asyncio.create_task(connection.cursor().execute("INSERT INTO number VALUES (1)"))
