@@ -10,6 +10,7 @@ from benchmarks.no_op import compare
 from benchmarks.process import running_horde
 from benchmarks.wait_latency import measure
 from compute_horde.cli.logs import configure_logs
+from compute_horde.cli.terminal import run_loop
 from compute_horde.stack.image import small_image
 
 
@@ -24,7 +25,7 @@ def main() -> None:
         print(f"resident memory of `horde up`, idle: {before:.0f} MiB (at most 250 promised)")
         print(f"resident memory of `horde up`, after {runs + 2} jobs: {resident_mib(horde.pid):.0f} MiB")
     configure_logs("warning")
-    print(asyncio.run(measure(runs)))
+    print(run_loop(measure(runs)))
 
 
 main()

@@ -4,7 +4,6 @@ A whole horde and its client in this process; the way goes through sockets and d
 """
 
 import argparse
-import asyncio
 import statistics
 import tempfile
 import time
@@ -17,6 +16,7 @@ from unittest.mock import patch
 from bittensor_wallet import Wallet
 
 from compute_horde.cli.logs import configure_logs
+from compute_horde.cli.terminal import run_loop
 from compute_horde.executor.link import MinerLink
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.protocol.base import Message
@@ -33,7 +33,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--runs", type=int, default=30)
     configure_logs("warning")
-    print(asyncio.run(measure(options.parse_args().runs)))
+    print(run_loop(measure(options.parse_args().runs)))
 
 
 async def measure(runs: int) -> str:

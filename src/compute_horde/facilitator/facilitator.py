@@ -133,7 +133,7 @@ class Facilitator:
     async def is_ready(self) -> bool:
         """Whether the database answers."""
         try:
-            async with self.database.begin() as connection:
+            async with self.database.read() as connection:
                 await connection.execute(select(1))
         except Exception:
             return False

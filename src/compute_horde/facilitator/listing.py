@@ -62,7 +62,7 @@ class JobList:
 
     async def _older(self, user: str, before: str) -> ColumnElement[bool]:
         query = select(jobs.c.created_us).where(jobs.c.uuid == before, jobs.c.user == user)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             created = (await connection.execute(query)).scalar()
         if created is None:
             raise UnknownJob(before)
@@ -72,7 +72,7 @@ class JobList:
         matching = chosen.conditions()
         counted = select(func.count()).select_from(jobs).where(*matching)
         newest = select(jobs).where(*matching, *behind).order_by(jobs.c.created_us.desc(), jobs.c.uuid.desc())
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             count = (await connection.execute(counted)).scalar_one()
             if offset >= count:
                 return Part(count, [], more=False)

@@ -50,7 +50,7 @@ class Reports:
         query = select(jobs.c.validator).where(
             jobs.c.uuid == uuid, jobs.c.user == user, jobs.c.on_trusted_miner.is_(trusted)
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return (await connection.execute(query)).scalar()
 
     async def add(self, report: V0JobCheated, validator: str, now: float) -> bool:
@@ -77,7 +77,7 @@ class Reports:
             .where(reports.c.validator == validator, reports.c.delivered.is_(False))
             .order_by(reports.c.created_us)
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return [(row.job_uuid, row.frame) for row in await connection.execute(query)]
 
     async def mark_delivered(self, job_uuid: str) -> None:
@@ -103,7 +103,7 @@ class Feedbacks:
 
     async def get(self, job_uuid: str) -> Feedback | None:
         query = select(feedbacks).where(feedbacks.c.job_uuid == job_uuid)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             row: RowMapping | None = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             return None

@@ -106,13 +106,13 @@ class JobStore:
         return StoredJob(values, (first,))
 
     async def by_signature(self, signature: str) -> StoredJob | None:
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             query = select(jobs).where(jobs.c.signature == signature)
             row = (await connection.execute(query)).mappings().one_or_none()
             return None if row is None else (await with_history(connection, [row]))[0]
 
     async def get(self, uuid: str, user: str) -> StoredJob | None:
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             query = select(jobs).where(jobs.c.uuid == uuid, jobs.c.user == user)
             row = (await connection.execute(query)).mappings().one_or_none()
             return None if row is None else (await with_history(connection, [row]))[0]
@@ -120,7 +120,7 @@ class JobStore:
     async def outline(self, uuid: str, user: str) -> Outline | None:
         """Where one of the user's jobs stands, without its documents."""
         query = select(jobs.c.validator, jobs.c.state).where(jobs.c.uuid == uuid, jobs.c.user == user)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else Outline(row.validator, JobState(row.state))
 
@@ -164,19 +164,19 @@ class JobStore:
             .where(jobs.c.cancel_requested.is_(False))
             .order_by(jobs.c.created_us, jobs.c.uuid)
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return [(row.uuid, row.frame) for row in await connection.execute(query)]
 
     async def next_deadline(self) -> float | None:
         """When (UNIX seconds) the first job under way will be given up."""
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             first = (await connection.execute(select(func.min(jobs.c.deadline_us)))).scalar_one()
         return None if first is None else first / 1_000_000
 
     async def overdue(self, now: float) -> list[UnderWay]:
         """Jobs under way whose deadline has passed; the first of them where there are many."""
         late = _UNDER_WAY.where(jobs.c.deadline_us <= microseconds(now)).order_by(jobs.c.deadline_us)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             found = await connection.execute(late.limit(OVERDUE))
             return [_under_way(row) for row in found.mappings()]
 
@@ -200,7 +200,7 @@ class JobStore:
         states = [state.value for state in PROGRESS]
         query = _UNDER_WAY.where(jobs.c.validator == validator, jobs.c.state.in_(states))
         query = query.where(jobs.c.cancel_requested.is_(True)).order_by(jobs.c.created_us, jobs.c.uuid)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return [_under_way(row) for row in (await connection.execute(query)).mappings()]
 
     async def perhaps_running(self, validator: str, now: float) -> list[str]:
@@ -211,17 +211,17 @@ class JobStore:
             .where(jobs.c.created_us + jobs.c.budget_s * 2_000_000 > microseconds(now))
             .order_by(jobs.c.created_us.desc(), jobs.c.uuid)
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return list((await connection.execute(query.limit(PERHAPS_RUNNING))).scalars())
 
     async def last_event(self) -> int:
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return (await connection.execute(select(func.max(statuses.c.id)))).scalar_one() or 0
 
     async def events_after(self, user: str, after: int, limit: int) -> list[Row]:
         """The user's next status entries behind position ``after``, in order."""
         query = select(statuses).where(statuses.c.user == user, statuses.c.id > after)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(query.order_by(statuses.c.id).limit(limit))
             return list(rows.mappings().all())
 

@@ -101,7 +101,7 @@ class ReceiptBook:
         lines = sa.select(receipts.c.start, receipts.c.line).where(
             receipts.c.page == page, receipts.c.start + receipts.c.size > start
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             total = await connection.scalar(end)
             if total is None:
                 return None
@@ -124,7 +124,7 @@ class ReceiptBook:
             .order_by(receipts.c.id.desc())
             .limit(MAX_EXCUSES)
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return [parse_line(line) for line in await connection.scalars(statement)]
 
     async def purge(self) -> None:

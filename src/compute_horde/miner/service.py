@@ -151,7 +151,7 @@ class MinerService:
         if not self._ready:
             return False
         try:
-            async with self._database.begin() as connection:
+            async with self._database.read() as connection:
                 await connection.execute(sa.text("SELECT 1"))
         except sa.exc.SQLAlchemyError:
             return False

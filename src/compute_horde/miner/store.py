@@ -140,7 +140,7 @@ class JobStore:
     async def messages(self, job_uuid: str) -> list[Envelope]:
         """The outbox of a job, in order."""
         statement = sa.select(job_messages.c.type, job_messages.c.frame).where(job_messages.c.job_uuid == job_uuid)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(statement.order_by(job_messages.c.id))
             return [Envelope(*row) for row in rows]
 
@@ -152,7 +152,7 @@ class JobStore:
 
     async def _select(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[JobRow]:
         newest = sa.select(*_COLUMNS).where(*conditions).order_by(jobs.c.created_at.desc()).limit(limit)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return [_row(row) for row in await connection.execute(newest)][::-1]
 
     async def _post(self, connection: AsyncConnection, job_uuid: str, message: Envelope) -> None:

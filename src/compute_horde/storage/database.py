@@ -1,5 +1,6 @@
 """One SQLAlchemy engine per service, SQLite by default."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
@@ -10,9 +11,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from compute_horde.storage.sqlite import BEGIN, connect
+from compute_horde.storage.sqlite import connect
 
 BUSY_TIMEOUT_MS = 10_000
+READ_ONLY = "compute_horde_read_only"
+"""The execution option that marks a transaction which writes nothing."""
 
 
 class Database:
@@ -21,11 +24,24 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _engine(url)
+        self._reader = self.engine.execution_options(**{READ_ONLY: True})
+        # SQLite lets a second writer sleep, up to 100 ms at a time; here it goes on as soon as the first is done
+        self._turn = asyncio.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end of the block, rolled back when it raises. No network I/O in it."""
-        async with self.engine.begin() as connection:
+        async with self._turn, self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction that only reads, beside whoever writes: it sees all that was committed when it began."""
+        if ":memory:" in self.url:  # one connection serves all
+            async with self.begin() as connection:
+                yield connection
+            return
+        async with self._reader.begin() as connection:
             yield connection
 
     async def close(self) -> None:
@@ -36,10 +52,9 @@ def _engine(url: str) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=True)
-    if ":memory:" in url:
-        engine = create_async_engine(url, poolclass=StaticPool)
-    else:
-        engine = create_async_engine(url, async_creator=partial(connect, parsed.database or ""))
+    pool = StaticPool if ":memory:" in url else None
+    creator = partial(connect, parsed.database or ":memory:")
+    engine = create_async_engine(url, poolclass=pool, async_creator=creator)
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     return engine
@@ -47,7 +62,6 @@ def _engine(url: str) -> AsyncEngine:
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
     """Readers beside a writer; SIGKILL loses nothing; foreign keys are kept."""
-    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -56,4 +70,5 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_immediate(connection: Any) -> None:
     """Take the write lock at the start, so that two writers wait for each other instead of failing."""
-    connection.exec_driver_sql(BEGIN)
+    reads = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,8 +1,6 @@
 """The validator's rows: jobs, the outbox of status updates, receipts, incidents. One transaction per method."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -70,22 +68,16 @@ class Admission(Enum):
 
 
 class Store:
-    """All of the validator's queries. A lock keeps SQLite's writers from waiting for each other by sleeping."""
+    """All of the validator's queries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = asyncio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        async with self._lock, self._database.begin() as connection:
-            yield connection
 
     async def add_job(self, job: Job, replay_key: str | None, frame: str) -> tuple[Admission, int]:
         """Add a job with its first status. Answers the outbox id, 0 unless the job is new."""
         same = jobs.c.uuid == job.uuid
         clash = same if replay_key is None else or_(same, jobs.c.replay_key == replay_key)
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             known = (await connection.execute(select(jobs.c.uuid).where(clash))).scalars().all()
             if known:
                 return (Admission.KNOWN if job.uuid in known else Admission.REPLAYED), 0
@@ -113,7 +105,7 @@ class Store:
             "started_at": started_at,
             "deadline_at": deadline_at,
         }
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(update(jobs).where(jobs.c.uuid == job_uuid).values(values))
             await _keep_receipt(connection, receipt)
 
@@ -132,7 +124,7 @@ class Store:
 
         :raises StaleJob: the job is not in state ``old``.
         """
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             result = await connection.execute(
                 update(jobs)
                 .where(jobs.c.uuid == job_uuid, jobs.c.state == old.value)
@@ -147,26 +139,26 @@ class Store:
             return await _post(connection, job_uuid, frame)
 
     async def job(self, job_uuid: str) -> Job | None:
-        async with self._begin() as connection:
+        async with self._database.read() as connection:
             row = (await connection.execute(select(jobs).where(jobs.c.uuid == job_uuid))).one_or_none()
         return _job(row) if row else None
 
     async def unfinished(self) -> Sequence[Job]:
         """The jobs that have not come to an end, oldest first."""
         query = select(jobs).where(jobs.c.state.not_in(_ENDED)).order_by(jobs.c.received_at)
-        async with self._begin() as connection:
+        async with self._database.read() as connection:
             return [_job(row) for row in await connection.execute(query)]
 
     async def request_cancel(self, job_uuid: str) -> bool:
         """Note that the job shall be cancelled. False: it is not known, or has ended."""
         under_way = (jobs.c.uuid == job_uuid, jobs.c.state.not_in(_ENDED))
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             result = await connection.execute(update(jobs).where(*under_way).values(cancel_requested=True))
             return bool(result.rowcount)
 
     async def mark_cheated(self, job_uuid: str, incident: Incident) -> bool:
         """Whether the job was not marked before."""
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             result = await connection.execute(
                 update(jobs).where(jobs.c.uuid == job_uuid, jobs.c.cheated.is_(False)).values(cheated=True)
             )
@@ -175,33 +167,33 @@ class Store:
             return bool(result.rowcount)
 
     async def add_incident(self, incident: Incident) -> None:
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(insert(incidents).values(vars(incident)))
 
     async def incidents_since(self, at: float) -> Sequence[Incident]:
         columns = (incidents.c.miner_hotkey, incidents.c.job_uuid, incidents.c.code, incidents.c.at)
-        async with self._begin() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(select(*columns).where(incidents.c.at >= at).order_by(incidents.c.id))
             return [Incident(*row) for row in rows]
 
     async def receipts_of(self, job_uuid: str) -> Sequence[IssuedReceipt]:
-        async with self._begin() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(select(receipts).where(receipts.c.job_uuid == job_uuid))
             return [IssuedReceipt(*row) for row in rows]
 
     async def unsent(self) -> Sequence[int]:
         """Outbox ids in the order in which the statuses came about."""
-        async with self._begin() as connection:
+        async with self._database.read() as connection:
             return list((await connection.execute(select(outbox.c.id).order_by(outbox.c.id))).scalars())
 
     async def frame(self, outbox_id: int) -> str | None:
-        async with self._begin() as connection:
+        async with self._database.read() as connection:
             query = select(outbox.c.frame).where(outbox.c.id == outbox_id)
             return (await connection.execute(query)).scalar_one_or_none()
 
     async def discard(self, outbox_ids: Sequence[int]) -> None:
         """Forget statuses that the facilitator has acknowledged."""
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(delete(outbox).where(outbox.c.id.in_(outbox_ids)))
 
 

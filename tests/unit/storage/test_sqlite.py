@@ -1,68 +1,32 @@
-"""SQLite in a thread: one trip for each statement, and transactions that hold."""
+"""SQLite in the loop's thread: transactions that hold, readers beside a writer, writers one by one."""
 
 import asyncio
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from compute_horde.storage.database import Database
-from compute_horde.storage.sqlite import Connection
+from compute_horde.storage.sqlite import connect
 
-TABLE = "CREATE TABLE number (value INTEGER PRIMARY KEY)"
+TABLE = sa.text("CREATE TABLE number (value INTEGER PRIMARY KEY)")
 INSERT = sa.text("INSERT INTO number VALUES (:value)")
 COUNT = sa.text("SELECT count(*) FROM number")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path}/numbers.db"
-
-
-class Counting(Connection):
-    """``trips``: what went to the thread."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.trips: list[str] = []
-
-    async def _execute(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        self.trips.append(fn.__name__)
-        return await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call] # aiosqlite's
-
-
-async def counting(folder: Path) -> Counting:
-    connection = Counting(lambda: sqlite3.connect(folder / "x.db", isolation_level=None), 64)
-    connection._thread.daemon = True
-    _ = await connection
-    connection.trips.clear()
-    return connection
+@pytest.fixture(params=["file", "memory"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    where = f"/{tmp_path}/numbers.db" if request.param == "file" else "/:memory:"
+    made = Database(f"sqlite+aiosqlite://{where}")
+    async with made.begin() as connection:
+        await connection.execute(TABLE)
+    return made
 
 
 async def count(database: Database) -> int:
-    async with database.begin() as connection:
+    async with database.read() as connection:
         return int((await connection.execute(COUNT)).scalar_one())
-
-
-async def test_a_transaction_makes_one_trip_for_each_statement_and_one_to_commit(tmp_path: Path) -> None:
-    connection = await counting(tmp_path)
-    trips = connection.trips
-    for sql in ("BEGIN IMMEDIATE", TABLE, "INSERT INTO number VALUES (7)"):
-        await connection.cursor().execute(sql)
-    await connection.commit()
-    assert len(trips) == 3
-    cursor = connection.cursor()
-    await cursor.execute("SELECT value FROM number")
-    assert (await cursor.fetchall(), await cursor.fetchall()) == ([(7,)], [])
-    assert cursor.description[0][0] == "value"
-    await connection.cursor().execute("BEGIN IMMEDIATE")
-    await connection.rollback()
-    await connection.commit()
-    assert len(trips) == 4
-    await connection.close()
 
 
 async def insert(database: Database, *values: int) -> None:
@@ -71,45 +35,69 @@ async def insert(database: Database, *values: int) -> None:
             await connection.execute(INSERT, {"value": value})
 
 
-async def test_what_fails_is_rolled_back_and_the_connection_goes_on(url: str) -> None:
-    database = Database(url)
+async def test_what_fails_is_rolled_back_and_the_connection_goes_on(database: Database) -> None:
     async with database.begin() as connection:
-        await connection.execute(sa.text(TABLE))
         await connection.execute(INSERT, [{"value": 1}, {"value": 2}])
     with pytest.raises(IntegrityError):
         await insert(database, 3, 1)
     assert await count(database) == 2
     async with database.begin():
-        pass  # nothing began, so there is nothing to end
+        pass
+    await insert(database, 3)
+    assert await count(database) == 3
     await database.close()
 
 
-async def test_a_statement_whose_waiter_was_cancelled_is_rolled_back(tmp_path: Path) -> None:
-    connection = await counting(tmp_path)
-    await connection.cursor().execute(TABLE)
-    await connection.cursor().execute("BEGIN IMMEDIATE")
-    writing = asyncio.create_task(connection.cursor().execute("INSERT INTO number VALUES (1)"))
-    await asyncio.sleep(0)
+async def test_a_transaction_that_is_cancelled_leaves_nothing(database: Database) -> None:
+    begun = asyncio.Event()
+
+    async def write() -> None:
+        async with database.begin() as connection:
+            await connection.execute(INSERT, {"value": 1})
+            begun.set()
+            await asyncio.Event().wait()
+
+    writing = asyncio.create_task(write())
+    await begun.wait()
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    await connection.rollback()
-    cursor = await connection.cursor().execute("SELECT count(*) FROM number")
-    assert (await cursor.fetchall(), connection.in_transaction) == ([(0,)], False)
-    await connection.close()
+    assert await count(database) == 0
+    await insert(database, 1)
+    assert await count(database) == 1
+    await database.close()
 
 
-async def test_two_writers_wait_for_each_other(url: str) -> None:
-    database = Database(url)
-    async with database.begin() as connection:
-        await connection.execute(sa.text(TABLE))
-
+async def test_writers_go_one_by_one(database: Database) -> None:
     async def write(value: int) -> None:
         async with database.begin() as connection:
             seen = (await connection.execute(COUNT)).scalar_one()
+            await asyncio.sleep(0)
             await connection.execute(INSERT, {"value": value})
             assert (await connection.execute(COUNT)).scalar_one() == seen + 1
 
     await asyncio.gather(*(write(value) for value in range(20)))
     assert await count(database) == 20
     await database.close()
+
+
+async def test_a_reader_does_not_wait_for_a_writer_and_sees_what_was_committed(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/numbers.db")
+    async with database.begin() as connection:
+        await connection.execute(TABLE)
+    async with database.begin() as connection:
+        await connection.execute(INSERT, {"value": 1})
+        assert await count(database) == 0
+    assert await count(database) == 1
+    await database.close()
+
+
+async def test_a_connection_closes_once_and_then_says_so(tmp_path: Path) -> None:
+    connection = await connect(str(tmp_path / "x.db"))
+    cursor = await connection.cursor().execute("SELECT 7 AS seven")
+    assert (await cursor.fetchall(), cursor.description[0][0]) == ([(7,)], "seven")
+    await cursor.close()
+    await connection.close()
+    connection.stop()
+    with pytest.raises(ValueError, match="no active connection"):
+        connection.cursor()
