@@ -92,6 +92,19 @@ async def test_a_final_event_without_the_result_is_completed_by_a_look(
     assert (job.result.stdout, job.result.artifacts) == ("from the job", {"/a": b"x"})
 
 
+async def test_a_job_without_uploads_is_whole_with_its_final_event(
+    fake: FakeFacilitator, client: ComputeHordeClient
+) -> None:
+    job = await submit(client)
+    waiting = asyncio.create_task(job.wait())
+    await until(lambda: looks(fake, job) == 1)
+    fake.advance(job.uuid, "completed", {"miner_response": {**DONE["miner_response"], "upload_results": None}})
+    await waiting
+    assert looks(fake, job) == 1
+    assert job.result is not None
+    assert (job.result.stdout, job.result.upload_results) == ("out", {})
+
+
 async def test_the_stream_is_open_before_the_first_look(fake: FakeFacilitator, client: ComputeHordeClient) -> None:
     job = await submit(client)
     fake.on_stream = lambda last_id: fake.advance(job.uuid, "completed", DONE)
