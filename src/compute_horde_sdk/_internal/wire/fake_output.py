@@ -30,6 +30,7 @@ class FakeOutput:
         self.pieces: list[LogPiece] = []
         self.followers: list[asyncio.Queue[bytes | None]] = []
         self._printed = {"stdout": 0, "stderr": 0}
+        self._ended: str | None = None
 
     def print(self, stream: str, text: str) -> None:
         """More text of ``stdout`` or ``stderr``."""
@@ -39,7 +40,8 @@ class FakeOutput:
         self._tell(self._frame(len(self.pieces) - 1))
 
     def end(self, reason: str = "ended") -> None:
-        """Nothing more will come."""
+        """Nothing more will come, to those who follow later either."""
+        self._ended = reason
         self._tell(end_frame(reason))
         self._tell(None)
 
@@ -52,6 +54,9 @@ class FakeOutput:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         for number in range(position, len(self.pieces)):
             queue.put_nowait(self._frame(number))
+        if self._ended is not None:
+            queue.put_nowait(end_frame(self._ended))
+            queue.put_nowait(None)
         self.followers.append(queue)
         try:
             yield b": hello\n\n"
