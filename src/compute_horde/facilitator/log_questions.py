@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import structlog
 
 from compute_horde.facilitator.validators import Link
-from compute_horde.protocol.control import MAX_LOGS_FRAME_BYTES, V0JobLogsRequest, V0JobLogsResponse
+from compute_horde.protocol.control import (
+    MAX_LOGS_FRAME_BYTES,
+    V0JobLogsRequest,
+    V0JobLogsResponse,
+    empty_answer,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -59,12 +64,4 @@ class LogQuestions:
         """The connection ended: what it was asked will not be answered."""
         for question in [one for one in self._open.values() if one.link is link]:
             self.drop(question)
-            asked = question.request
-            question.reply(
-                V0JobLogsResponse(
-                    job_uuid=asked.job_uuid,
-                    request_id=asked.request_id,
-                    state="unavailable",
-                    position=asked.position,
-                )
-            )
+            question.reply(empty_answer(question.request, "unavailable"))

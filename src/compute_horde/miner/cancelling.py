@@ -2,7 +2,7 @@
 
 from compute_horde.lifecycle.failures import problem, to_wire
 from compute_horde.lifecycle.states import JobState
-from compute_horde.protocol.compat.cancelled import CANCELLED_CODE
+from compute_horde.protocol.compat.cancelled import CANCELLED_CODE, says_cancelled
 from compute_horde.protocol.enums import Participant, Stage
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.validator_miner import V0HordeFailedRequest, V0JobFailedRequest
@@ -46,7 +46,4 @@ def as_cancelled(message: V0JobFailedRequest | V0HordeFailedRequest, state: JobS
 
 def is_cancelled(message: object) -> bool:
     """Whether a last message says that the job was cancelled."""
-    if not isinstance(message, V0JobFailedRequest):
-        return False
-    found = Problem.from_context(message.context, message.message)
-    return found is not None and found.code == CANCELLED_CODE
+    return isinstance(message, V0JobFailedRequest) and says_cancelled(message.context)

@@ -13,9 +13,9 @@ from compute_horde.miner.cancelling import cancelled
 from compute_horde.miner.desk import Desk
 from compute_horde.miner.job import Job
 from compute_horde.miner.launcher import ExecutorLauncher, LaunchedExecutor
-from compute_horde.miner.logs import Asker, empty
+from compute_horde.miner.logs import Asker
 from compute_horde.miner.pool import until_ended
-from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, empty_answer
 from compute_horde.protocol.extensions import Extension, announced
 from compute_horde.transport.channel import Channel, ChannelClosed
 
@@ -150,9 +150,9 @@ class Executors:
     def ask(self, job: Job, request: V0JobLogsRequest, asker: Asker) -> None:
         """Pass a request for output on, or answer it where there is nobody to answer."""
         if job.ended:
-            asker.offer(empty(request, "ended"))
+            asker.offer(empty_answer(request, "ended"))
         elif Extension.LOGS not in job.extensions:
-            asker.offer(empty(request, "unavailable"))
+            asker.offer(empty_answer(request, "unavailable"))
         elif job.logs.ask(request, asker):
             self._desk.spawn(self._pass_logs_on(job))
 

@@ -14,11 +14,10 @@ from compute_horde.miner.connection import Connection
 from compute_horde.miner.desk import Desk
 from compute_horde.miner.executors import Executors
 from compute_horde.miner.job import Job, envelope, limits_of
-from compute_horde.miner.logs import empty
 from compute_horde.miner.pool import ClassNotOffered, Pool, Slot
 from compute_horde.miner.receipts import Payload, ReceiptBook, receipt_problem
 from compute_horde.miner.store import Also, JobRow
-from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
+from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, empty_answer
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.miner_executor import executor_token
 from compute_horde.protocol.receipts import UUID_PATTERN
@@ -180,7 +179,7 @@ class Intake:
         if Extension.LOGS not in connection.extensions:
             log.warning("a validator that announced no logs asks for them", validator=connection.validator)
         elif job is None:
-            connection.offer(empty(message, "unavailable"))
+            connection.offer(empty_answer(message, "unavailable"))
         else:
             self._executors.ask(job, message, connection)
 

@@ -1,24 +1,21 @@
 """Requests for one job's output on their way to its executor, and the answers on their way back."""
 
 from collections import deque
-from typing import Literal, Protocol
+from typing import Protocol
 
-from compute_horde.protocol.control import MAX_LOGS_WAITING, V0JobLogsRequest, V0JobLogsResponse
-
-State = Literal["more", "ended", "unavailable"]
+from compute_horde.protocol.control import (
+    MAX_LOGS_WAITING,
+    LogsState,
+    V0JobLogsRequest,
+    V0JobLogsResponse,
+    empty_answer,
+)
 
 
 class Asker(Protocol):
     """Whoever asked: gets the answer, or loses it when it is gone or too slow. Must not block."""
 
     def offer(self, response: V0JobLogsResponse) -> None: ...
-
-
-def empty(request: V0JobLogsRequest, state: State) -> V0JobLogsResponse:
-    """An answer of the miner's own."""
-    return V0JobLogsResponse(
-        job_uuid=request.job_uuid, request_id=request.request_id, state=state, position=request.position
-    )
 
 
 class LogRoutes:
@@ -38,7 +35,7 @@ class LogRoutes:
         self._waiting.pop(request.request_id, None)
         if len(self._waiting) >= MAX_LOGS_WAITING:
             oldest, its_asker = self._waiting.pop(next(iter(self._waiting)))
-            its_asker.offer(empty(oldest, "more"))
+            its_asker.offer(empty_answer(oldest, "more"))
         self._waiting[request.request_id] = (request, asker)
         self._to_pass_on.append(request)
         begin, self._passing_on = not self._passing_on, True
@@ -59,9 +56,9 @@ class LogRoutes:
         if asker is not None:
             asker.offer(response)
 
-    def close(self, state: State) -> None:
+    def close(self, state: LogsState) -> None:
         """The executor will not answer any more: tell all that wait."""
         waiting, self._waiting = self._waiting, {}
         self._to_pass_on.clear()
         for request, asker in waiting.values():
-            asker.offer(empty(request, state))
+            asker.offer(empty_answer(request, state))

@@ -43,6 +43,9 @@ class V0JobLogsRequest(Message):
     position: int = Field(ge=0, lt=2**53)
 
 
+LogsState = Literal["more", "ended", "unavailable"]
+
+
 class LogPiece(Message):
     """Text of one stream, as it was printed. ``offset``: how many characters of that stream came before."""
 
@@ -64,6 +67,13 @@ class V0JobLogsResponse(Message):
     message_type: Literal["V0JobLogsResponse"] = "V0JobLogsResponse"
     job_uuid: str
     request_id: str = Field(min_length=1, max_length=64)
-    state: Literal["more", "ended", "unavailable"]
+    state: LogsState
     position: int = Field(ge=0, lt=2**53)
     pieces: list[LogPiece] = Field(default_factory=list)
+
+
+def empty_answer(request: V0JobLogsRequest, state: LogsState) -> V0JobLogsResponse:
+    """An answer without output; whoever asked may ask again from the same place."""
+    return V0JobLogsResponse(
+        job_uuid=request.job_uuid, request_id=request.request_id, state=state, position=request.position
+    )

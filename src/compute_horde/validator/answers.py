@@ -5,8 +5,7 @@ from collections import deque
 
 import structlog
 
-from compute_horde.protocol.control import V0JobLogsRequest, V0JobLogsResponse
-from compute_horde.validator.logs import empty_answer
+from compute_horde.protocol.control import V0JobLogsRequest, V0JobLogsResponse, empty_answer
 
 log = structlog.get_logger(__name__)
 

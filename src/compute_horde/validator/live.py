@@ -5,9 +5,9 @@ from typing import Any
 
 import structlog
 
-from compute_horde.protocol.control import V0JobLogsRequest
+from compute_horde.protocol.control import V0JobLogsRequest, empty_answer
 from compute_horde.validator.driver import Driver
-from compute_horde.validator.logs import LogDesk, Reply, empty_answer
+from compute_horde.validator.logs import LogDesk, Reply
 from compute_horde.validator.store import Job, Store
 
 log = structlog.get_logger(__name__)

@@ -6,7 +6,12 @@ from typing import Literal, Protocol
 
 import structlog
 
-from compute_horde.protocol.control import MAX_LOGS_WAITING, V0JobLogsRequest, V0JobLogsResponse
+from compute_horde.protocol.control import (
+    MAX_LOGS_WAITING,
+    V0JobLogsRequest,
+    V0JobLogsResponse,
+    empty_answer,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -29,13 +34,6 @@ class _Question:
 
     def answer_empty(self, state: Literal["ended", "unavailable"]) -> None:
         self.reply(self.request, empty_answer(self.request, state))
-
-
-def empty_answer(request: V0JobLogsRequest, state: Literal["more", "ended", "unavailable"]) -> V0JobLogsResponse:
-    """An answer without output; whoever asked may ask again from the same place."""
-    return V0JobLogsResponse(
-        job_uuid=request.job_uuid, request_id=request.request_id, state=state, position=request.position
-    )
 
 
 class LogDesk:

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from compute_horde.lifecycle import failures
 from compute_horde.lifecycle.states import JobState
-from compute_horde.protocol.compat.cancelled import CANCELLED_CODE
+from compute_horde.protocol.compat.cancelled import CANCELLED_CODE, says_cancelled
 from compute_horde.protocol.details import (
     FailureDetails,
     HordeFailureDetails,
@@ -51,7 +51,7 @@ def from_miner(message: Ending) -> Outcome:
             return Outcome(JobState.COMPLETED, Participant.MINER, metadata)
         case V0DeclineJobRequest():
             return _declined(message)
-        case V0JobFailedRequest() if _says_cancelled(message):
+        case V0JobFailedRequest() if says_cancelled(message.context):
             return _cancelled_by_miner(message)
         case V0JobFailedRequest():
             details = FailureDetails.model_validate(message.model_dump(exclude={"message_type", "job_uuid"}))
@@ -64,11 +64,6 @@ def from_miner(message: Ending) -> Outcome:
             return Outcome(
                 JobState.HORDE_FAILED, Participant.MINER, StatusMetadata(horde_failure_details=horde), blame
             )
-
-
-def _says_cancelled(message: V0JobFailedRequest) -> bool:
-    found = Problem.from_context(message.context, message.message)
-    return found is not None and found.code == CANCELLED_CODE
 
 
 def _cancelled_by_miner(message: V0JobFailedRequest) -> Outcome:

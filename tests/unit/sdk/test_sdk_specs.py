@@ -199,28 +199,28 @@ def test_text_that_json_cannot_carry() -> None:
         ("contents", lambda: InlineInputVolume("not base64!")),
         ("contents", lambda: InlineInputVolume("eA=")),
         ("contents", lambda: InlineInputVolume("é")),
-        ("contents", lambda: InlineInputVolume(b"eA==")),  # type: ignore[arg-type]
-        ("contents", lambda: InlineInputVolume.from_file_contents("f", "text")),  # type: ignore[arg-type]
+        ("contents", lambda: InlineInputVolume(b"eA==")),  # type: ignore[arg-type] # the mistake
+        ("contents", lambda: InlineInputVolume.from_file_contents("f", "text")),  # type: ignore[arg-type] # the mistake
         ("filename", lambda: InlineInputVolume.from_file_contents("../f", b"")),
         ("filename", lambda: InlineInputVolume.from_file_contents("", b"")),
         ("url", lambda: HTTPInputVolume("ftp://e.com/x")),
         ("url", lambda: HTTPInputVolume("http://")),
         ("url", lambda: HTTPInputVolume("http://e.com/a b")),
-        ("url", lambda: HTTPInputVolume(None)),  # type: ignore[arg-type]
+        ("url", lambda: HTTPInputVolume(None)),  # type: ignore[arg-type] # the mistake
         ("url", lambda: HTTPInputVolume("http://e.com:99999/")),
         ("repo_id", lambda: HuggingfaceInputVolume(" ")),
         ("repo_type", lambda: HuggingfaceInputVolume("u/m", repo_type="models")),
         ("sha256", lambda: HTTPInputVolume("http://e.com/x", sha256="abc")),
-        ("sha256", lambda: HTTPInputVolume("http://e.com/x", sha256=b"0" * 64)),  # type: ignore[arg-type]
+        ("sha256", lambda: HTTPInputVolume("http://e.com/x", sha256=b"0" * 64)),  # type: ignore[arg-type] # the mistake
         ("url", lambda: HTTPInputVolume("http://e.com/x#part", sha256="0" * 64)),
         ("contents", lambda: InlineInputVolume("eA==", unpack=True)),
-        ("data", lambda: InlineInputVolume.from_bytes("text")),  # type: ignore[arg-type]
-        ("text", lambda: InlineInputVolume.from_text(b"bytes")),  # type: ignore[arg-type]
+        ("data", lambda: InlineInputVolume.from_bytes("text")),  # type: ignore[arg-type] # the mistake
+        ("text", lambda: InlineInputVolume.from_text(b"bytes")),  # type: ignore[arg-type] # the mistake
         ("text", lambda: InlineInputVolume.from_text("é", encoding="ascii")),
         ("text", lambda: InlineInputVolume.from_text("é", encoding="no-such-thing")),
         ("revision", lambda: HuggingfaceInputVolume("u/m", revision="")),
         ("allow_patterns", lambda: HuggingfaceInputVolume("u/m", allow_patterns=[1])),  # type: ignore[list-item]
-        ("http_method", lambda: HTTPOutputVolume("PATCH", "http://e.com")),  # type: ignore[arg-type]
+        ("http_method", lambda: HTTPOutputVolume("PATCH", "http://e.com")),  # type: ignore[arg-type] # the mistake
         ("url", lambda: HTTPOutputVolume("PUT", "file:///etc/passwd")),
         ("form_fields", lambda: HTTPOutputVolume("PUT", "http://e.com", form_fields={"a": "b"})),
         ("signed_headers['a']", lambda: HTTPOutputVolume("PUT", "http://e.com", signed_headers={"a": 1})),  # type: ignore[dict-item]
@@ -249,7 +249,7 @@ def test_other_facilitator_addresses_are_refused(url: str) -> None:
 
 def test_keys_are_checked() -> None:
     with pytest.raises(ComputeHordeValidationError, match="hotkey must have"):
-        ComputeHordeClient(object(), "v")  # type: ignore[arg-type]
+        ComputeHordeClient(object(), "v")  # type: ignore[arg-type] # the mistake
     with pytest.raises(ComputeHordeValidationError, match="SS58"):
         ComputeHordeClient(FakeFacilitator().hotkey, "")
 

@@ -4,9 +4,15 @@ import asyncio
 
 import pytest
 
-from compute_horde.protocol.control import MAX_LOGS_WAITING, LogPiece, V0JobLogsRequest, V0JobLogsResponse
+from compute_horde.protocol.control import (
+    MAX_LOGS_WAITING,
+    LogPiece,
+    V0JobLogsRequest,
+    V0JobLogsResponse,
+    empty_answer,
+)
 from compute_horde.validator.answers import AnswerQueue
-from compute_horde.validator.logs import LogDesk, empty_answer
+from compute_horde.validator.logs import LogDesk
 
 JOB, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
