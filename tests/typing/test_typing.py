@@ -4,7 +4,6 @@ import ast
 import importlib
 import inspect
 import json
-import shutil
 import subprocess
 import sys
 import typing
@@ -28,6 +27,13 @@ def mypy(*arguments: str | Path, cwd: Path) -> str:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False).stdout
 
 
+def with_mistakes_shown(folder: Path) -> tuple[Path, set[int]]:
+    """The mistaken program without its ignores, and the lines that are wrong in it."""
+    bare = folder / "bare.py"
+    bare.write_text((PROGRAMS / "mistaken.py").read_text().replace("# type: ignore", "# wrong"))
+    return bare, {number for number, line in enumerate(bare.read_text().splitlines(), 1) if "# wrong" in line}
+
+
 def test_mypy_finds_programs_sound_and_no_any_in_them(tmp_path: Path) -> None:
     sound = [path for path in PROGRAMS.glob("*.py") if path.name != "mistaken.py"]
     assert mypy("--disallow-any-expr", *sound, cwd=tmp_path) == ""
@@ -35,22 +41,26 @@ def test_mypy_finds_programs_sound_and_no_any_in_them(tmp_path: Path) -> None:
 
 def test_mypy_finds_each_mistake(tmp_path: Path) -> None:
     assert mypy(PROGRAMS / "mistaken.py", cwd=tmp_path) == ""
-    bare = tmp_path / "bare.py"
-    bare.write_text((PROGRAMS / "mistaken.py").read_text().replace("# type: ignore", "# wrong"))
-    wrong = {number for number, line in enumerate(bare.read_text().splitlines(), 1) if "# wrong" in line}
+    bare, wrong = with_mistakes_shown(tmp_path)
     found = {int(line.split(":")[1]) for line in mypy(bare, cwd=tmp_path).splitlines() if " error: " in line}
     assert found == wrong
 
 
-@pytest.mark.skipif(not shutil.which("basedpyright"), reason="basedpyright is not installed")
 def test_pyright_agrees(tmp_path: Path) -> None:
-    bare = tmp_path / "bare.py"
-    bare.write_text((PROGRAMS / "mistaken.py").read_text().replace("# type: ignore", "# wrong"))
-    wrong = {number for number, line in enumerate(bare.read_text().splitlines(), 1) if "# wrong" in line}
+    bare, wrong = with_mistakes_shown(tmp_path)
     config = {"typeCheckingMode": "strict", "reportAny": "error", "include": [str(PROGRAMS), str(bare)]}
     config["exclude"] = [str(PROGRAMS / "mistaken.py")]
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
-    command = ["basedpyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "basedpyright",
+        "--outputjson",
+        "--pythonpath",
+        sys.executable,
+        "--project",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     found = [one for one in json.loads(done.stdout)["generalDiagnostics"] if one["severity"] == "error"]
     assert {one["range"]["start"]["line"] + 1 for one in found if one["file"] == str(bare)} == wrong
