@@ -5,10 +5,15 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from compute_horde.protocol.enums import JobStatus, Participant
+from compute_horde.protocol.scheduling import MAX_ATTEMPTS
 
 
 class JobState(StrEnum):
-    """The wire's states, and ours: ``queued`` and ``cancelled``, which older peers never see."""
+    """The wire's states, and ours: ``queued`` and ``cancelled``, which older peers never see.
+
+    A job is ``received``, perhaps ``queued``, and then goes through the stages of an attempt. A failure that is
+    not its user's may bring it back to ``queued``, for the next attempt (:func:`transition_in_attempt`).
+    """
 
     SENT = "sent"
     RECEIVED = "received"
@@ -91,17 +96,32 @@ def transition(state: JobState, to: JobState, by: Participant) -> JobState:
     return to
 
 
+def transition_in_attempt(
+    state: JobState, attempt: int, to: JobState, of_attempt: int, by: Participant
+) -> tuple[JobState, int]:
+    """The state and the attempt after ``to`` was reported of attempt ``of_attempt``; the first one is 1.
+
+    A later attempt begins anew behind ``received``, with ``queued`` unless that was lost; only the validator
+    begins one. What is reported of an earlier attempt comes too late.
+
+    :raises IllegalTransition: as :func:`transition` does, and for an attempt that is over or that cannot begin.
+    """
+    if of_attempt == attempt:
+        return transition(state, to, by), attempt
+    if of_attempt < attempt:
+        raise IllegalTransition(f"attempt {of_attempt} is over; {to.value} came too late")
+    if by not in _BY_VALIDATOR or of_attempt > MAX_ATTEMPTS:
+        raise IllegalTransition(f"{by.value} may not begin attempt {of_attempt}")
+    if state is JobState.SENT:
+        raise IllegalTransition(f"attempt {of_attempt} of a job that nobody has received")
+    return transition(state if state.is_terminal else JobState.RECEIVED, to, by), of_attempt
+
+
 def from_wire(status: JobStatus) -> JobState | None:
     """The state behind a wire status; None for ``unknown``, which is never stored (G15)."""
     return None if status is JobStatus.UNKNOWN else JobState(status.value)
 
 
 def to_wire(state: JobState) -> JobStatus:
-    """The nearest state that an older peer can parse: what WebSockets carry."""
-    match state:
-        case JobState.QUEUED:
-            return JobStatus.RECEIVED
-        case JobState.CANCELLED:
-            return JobStatus.FAILED
-        case _:
-            return JobStatus(state.value)
+    """What WebSockets carry: a cancelled job is one that failed; ``queued`` is for peers that announced it."""
+    return JobStatus.FAILED if state is JobState.CANCELLED else JobStatus(state.value)

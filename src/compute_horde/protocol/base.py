@@ -33,6 +33,11 @@ class StrictMessage(Message):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+def without_unset(dumped: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A dumped message without those of these members that are null: older peers then see none of them."""
+    return {key: value for key, value in dumped.items() if value is not None or key not in names}
+
+
 class MalformedFrame(ValueError):  # noqa: N818 - reads as the thing that arrived
     """A text frame that is not a message of the expected union. ``errors`` has pydantic's details."""
 

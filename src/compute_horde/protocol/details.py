@@ -1,8 +1,10 @@
 """What accompanies a status: result, rejection, failure (sections 2.7 and 5.2)."""
 
-from pydantic import ConfigDict, JsonValue
+from typing import Any
 
-from compute_horde.protocol.base import Message, StrictMessage
+from pydantic import ConfigDict, JsonValue, SerializerFunctionWrapHandler, model_serializer
+
+from compute_horde.protocol.base import Message, StrictMessage, without_unset
 from compute_horde.protocol.enums import (
     FailureReason,
     HordeFailureReason,
@@ -10,6 +12,7 @@ from compute_horde.protocol.enums import (
     RejectionReason,
     Stage,
 )
+from compute_horde.protocol.scheduling import AttemptDetails, QueueDetails
 
 
 class MinerResponse(Message):
@@ -64,7 +67,11 @@ class StreamingServerDetails(StrictMessage):
 
 
 class StatusMetadata(Message):
-    """Exactly what the status calls for is set; the rest is null and left out of HTTP answers."""
+    """Exactly what the status calls for is set; the rest is null and left out of HTTP answers.
+
+    ``attempt`` and ``queue`` are ours, sent only to peers that announced ``queue``. A ``queued`` job that was
+    tried before has the failure details of its last attempt.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -73,3 +80,9 @@ class StatusMetadata(Message):
     job_failure_details: FailureDetails | None = None
     horde_failure_details: HordeFailureDetails | None = None
     streaming_details: StreamingServerDetails | None = None
+    attempt: AttemptDetails | None = None
+    queue: QueueDetails | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_older_peers_know_it(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "attempt", "queue")

@@ -27,11 +27,12 @@ class JobStatus(Lenient):
     """Names in ``status_history`` and in the validator's status updates.
 
     ``cancelled`` is ours, shown only to clients that announced it; on WebSockets such a job is ``failed`` with the
-    code ``cancelled``.
+    code ``cancelled``. ``queued`` is ours, sent only to peers that announced ``queue``.
     """
 
     SENT = "sent"
     RECEIVED = "received"
+    QUEUED = "queued"
     ACCEPTED = "accepted"
     EXECUTOR_READY = "executor_ready"
     VOLUMES_READY = "volumes_ready"

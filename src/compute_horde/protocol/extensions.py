@@ -13,7 +13,7 @@ EXTENSIONS_HEADER = "X-CH-Extensions"
 
 
 class Extension(StrEnum):
-    """On every link: ``cancel`` and ``logs``. Between client and facilitator: all of them.
+    """On every WebSocket: ``cancel`` and ``logs``. To clients a facilitator offers :data:`HTTP_EXTENSIONS`.
 
     * ``cancel``: a job can be cancelled; a client that says so is shown the status ``cancelled``
     * ``logs``: a job's output can be read while it runs
@@ -21,6 +21,11 @@ class Extension(StrEnum):
     * ``queues``: the list of jobs takes ``pending`` and ``before``, and is ordered newest first
     * ``repeatable-create``: the same signed creation sent again answers with the same job
     * ``cross-validation``: a job and its repetition on the trusted miner are linked
+    * ``queue``: a job may wait in its validator and be tried again. Between validator and facilitator: the status
+      ``queued``, attempts, positions, wishes about scheduling. A client that says so is shown all of them
+    * ``explain``: why a job has not started can be asked for, from client to validator
+    * ``claims``: facilitators give a job to one instance of a validator; the others are refused it
+    * ``capacity``: miners tell validators how many executors are free
     """
 
     CANCEL = "cancel"
@@ -29,12 +34,25 @@ class Extension(StrEnum):
     QUEUES = "queues"
     REPEATABLE_CREATE = "repeatable-create"
     CROSS_VALIDATION = "cross-validation"
+    QUEUE = "queue"
+    EXPLAIN = "explain"
+    CLAIMS = "claims"
+    CAPACITY = "capacity"
 
 
-LINK_EXTENSIONS = frozenset({Extension.CANCEL, Extension.LOGS})
-"""What our validators, miners and executors understand."""
+LINK_EXTENSIONS = frozenset(
+    {
+        Extension.CANCEL,
+        Extension.LOGS,
+        Extension.QUEUE,
+        Extension.EXPLAIN,
+        Extension.CLAIMS,
+        Extension.CAPACITY,
+    }
+)
+"""What our services understand on WebSockets; each means something on some links only."""
 
-HTTP_EXTENSIONS = frozenset(Extension)
+HTTP_EXTENSIONS = frozenset(Extension) - {Extension.CLAIMS, Extension.CAPACITY}
 """What our facilitator offers to clients."""
 
 

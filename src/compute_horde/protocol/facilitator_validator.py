@@ -2,12 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, JsonValue, Tag, TypeAdapter
+from pydantic import (
+    Discriminator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    Tag,
+    TypeAdapter,
+    model_serializer,
+)
 
-from compute_horde.protocol.base import Message, StrictMessage
+from compute_horde.protocol.base import Message, StrictMessage, without_unset
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import ExecutorClass, JobStatus
+from compute_horde.protocol.explanation import Explanation
+from compute_horde.protocol.scheduling import MAX_POSITIONS, QueuedJob, Scheduling
 from compute_horde.protocol.signing import Signature, SignedFields
 from compute_horde.protocol.uploads import MultiUpload, OutputUpload
 from compute_horde.protocol.volumes import MultiVolume, Volume
@@ -16,6 +26,12 @@ HEADER_VERSION = "X-Validator-Version"
 HEADER_RUNNER_VERSION = "X-Validator-Runner-Version"
 HEADER_MAX_FRAME = "X-CH-Max-Frame-Bytes"
 """Ours: the largest frame this validator can receive. Absent: 1 MiB, the existing validator's limit (G20)."""
+
+HEADER_INSTANCE = "X-CH-Instance"
+"""Ours, with the extension ``claims``: names the validator's database: processes that share one are the same."""
+
+CLAIMED_ELSEWHERE = "job.claimed_elsewhere"
+"""The error that answers ``received`` of a job that another instance of the same validator has: do not run it."""
 
 CLOSE_SIGNATURE_INVALID = 3000
 CLOSE_DISCONNECTED = 3001
@@ -44,6 +60,30 @@ class V0JobStatusUpdate(StrictMessage):
     metadata: StatusMetadata | None = None
 
 
+class V0QueueUpdate(Message):
+    """Ours (``queue``): new places of waiting jobs. Not answered; what is lost comes with the next one."""
+
+    message_type: Literal["V0QueueUpdate"] = "V0QueueUpdate"
+    jobs: list[QueuedJob] = Field(max_length=MAX_POSITIONS)
+
+
+class V0ExplainJobRequest(Message):
+    """Ours (``explain``), to the validator. ``request_id`` comes back."""
+
+    message_type: Literal["V0ExplainJobRequest"] = "V0ExplainJobRequest"
+    job_uuid: str
+    request_id: str = Field(min_length=1, max_length=64)
+
+
+class V0ExplainJobResponse(Message):
+    """The answer. None: the validator does not know this job."""
+
+    message_type: Literal["V0ExplainJobResponse"] = "V0ExplainJobResponse"
+    job_uuid: str
+    request_id: str = Field(min_length=1, max_length=64)
+    explanation: Explanation | None = None
+
+
 class V0MachineSpecsUpdate(StrictMessage):
     message_type: Literal["V0MachineSpecsUpdate"] = "V0MachineSpecsUpdate"
     miner_hotkey: str
@@ -53,7 +93,13 @@ class V0MachineSpecsUpdate(StrictMessage):
 
 
 ValidatorToFacilitator = Annotated[
-    V0AuthenticationRequest | V0Heartbeat | V0JobStatusUpdate | V0MachineSpecsUpdate | V0JobLogsResponse,
+    V0AuthenticationRequest
+    | V0Heartbeat
+    | V0JobStatusUpdate
+    | V0MachineSpecsUpdate
+    | V0JobLogsResponse
+    | V0QueueUpdate
+    | V0ExplainJobResponse,
     Field(discriminator="message_type"),
 ]
 VALIDATOR_TO_FACILITATOR: TypeAdapter[ValidatorToFacilitator] = TypeAdapter(ValidatorToFacilitator)
@@ -105,6 +151,11 @@ class V2JobRequest(StrictMessage):
     upload_time_limit: int
     streaming_start_time_limit: int
     streaming_details: StreamingClientDetails | None = None
+    scheduling: Scheduling | None = None  # ours: only to a validator that announced ``queue``
+
+    @model_serializer(mode="wrap")
+    def _as_older_peers_know_it(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "scheduling")
 
     def signed_fields(self) -> SignedFields:
         """What the user signed, rebuilt from the parsed message: every model key, model order (section 3.4)."""
@@ -163,7 +214,8 @@ FacilitatorToValidator = Annotated[
     | Annotated[V2JobRequest, Tag("V2JobRequest")]
     | Annotated[V0JobCheated, Tag("V0JobCheated")]
     | Annotated[V0CancelJobRequest, Tag("V0CancelJobRequest")]
-    | Annotated[V0JobLogsRequest, Tag("V0JobLogsRequest")],
+    | Annotated[V0JobLogsRequest, Tag("V0JobLogsRequest")]
+    | Annotated[V0ExplainJobRequest, Tag("V0ExplainJobRequest")],
     Discriminator(_kind),
 ]
 FACILITATOR_TO_VALIDATOR: TypeAdapter[FacilitatorToValidator] = TypeAdapter(FacilitatorToValidator)

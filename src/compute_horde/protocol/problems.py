@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, JsonValue, ValidationError
 
 from compute_horde.protocol.base import Message
-from compute_horde.protocol.enums import Fault, Stage
+from compute_horde.protocol.enums import Fault, JobStatus, Stage
 
 CONTEXT_KEY = "problem"
 """Where a problem travels inside the free ``context`` object of the network's failure details."""
@@ -46,3 +46,15 @@ class Problem(Message):
             return cls.model_validate({**data, "message": message})
         except ValidationError:
             return None
+
+
+def is_worth_another_attempt(found: Problem | None, status: JobStatus) -> bool:
+    """Whether a job that ended like this may end well elsewhere; its user's own failure never does.
+
+    ``found`` is None where an older peer says no more than the status: then it is worth one if the horde failed.
+    """
+    if status not in (JobStatus.FAILED, JobStatus.HORDE_FAILED, JobStatus.REJECTED):
+        return False
+    if found is None:
+        return status is JobStatus.HORDE_FAILED
+    return found.retryable and found.fault is not Fault.USER

@@ -11,6 +11,14 @@ from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import ExecutorClass, JobStatus
 from compute_horde.protocol.paths import artifacts_dir_problem
 from compute_horde.protocol.receipts import UUID_PATTERN
+from compute_horde.protocol.scheduling import (
+    Attempts,
+    BackoffSeconds,
+    Priority,
+    QueuePlace,
+    QueueSeconds,
+    Scheduling,
+)
 from compute_horde.protocol.uploads import SingleFileUpload
 from compute_horde.protocol.volumes import SingleVolume
 
@@ -78,7 +86,8 @@ class JobRequest(Message):
     """Body of ``POST /api/v1/job-docker/`` (section 2.5). Nothing is trimmed: the text is signed (G7).
 
     Ours, not signed, ignored by older facilitators: ``run_cross_validation`` says that the same job will be sent
-    to the trusted miner; that other one names this one in ``cross_validates``.
+    to the trusted miner; that other one names this one in ``cross_validates``. The last four are the wishes of
+    :class:`~compute_horde.protocol.scheduling.Scheduling`.
     """
 
     target_validator_hotkey: str = Field(min_length=1, max_length=64)
@@ -100,6 +109,19 @@ class JobRequest(Message):
     tag: Annotated[str, Field(max_length=MAX_TAG_CHARS)] = ""
     run_cross_validation: bool = False
     cross_validates: Annotated[str, Field(pattern=UUID_PATTERN)] | None = None
+    queue_time_limit: QueueSeconds | None = None
+    attempts: Attempts | None = None
+    retry_backoff: BackoffSeconds | None = None
+    priority: Priority = 0
+
+    @property
+    def scheduling(self) -> Scheduling:
+        return Scheduling(
+            queue_time_limit=self.queue_time_limit,
+            attempts=self.attempts,
+            retry_backoff=self.retry_backoff,
+            priority=self.priority,
+        )
 
 
 class StatusEntry(Message):
@@ -122,7 +144,8 @@ class Job(Message):
     """The job object of create, retrieve and list (section 2.6).
 
     Ours: ``run_cross_validation``; ``trusted_job_uuid``, the repetition on the trusted miner once there is one;
-    ``cross_validates``, the job that this one repeats; ``cancel_requested``.
+    ``cross_validates``, the job that this one repeats; ``cancel_requested``; the wishes about scheduling;
+    ``queue``, its place while it waits; ``attempt``, the one under way or last made.
     """
 
     uuid: str
@@ -158,6 +181,12 @@ class Job(Message):
     trusted_job_uuid: str | None = None
     cross_validates: str | None = None
     cancel_requested: bool = False
+    queue_time_limit: int | None = None
+    attempts: int | None = None
+    retry_backoff: float | None = None
+    priority: int = 0
+    queue: QueuePlace | None = None
+    attempt: int = 1
 
     @field_serializer("created_at", "last_update")
     def _iso(self, value: dt.datetime | None) -> str | None:
@@ -198,6 +227,17 @@ class JobEvent(Message):
     event: Literal["status"] = "status"
     job_uuid: str
     entry: StatusEntry
+
+
+class JobQueueEvent(Message):
+    """One event ``queue`` of the same stream, to clients that announced ``queue``: a waiting job's new place.
+
+    It has no ``id``: it is not part of the history, and a client that missed some gets the newest.
+    """
+
+    event: Literal["queue"] = "queue"
+    job_uuid: str
+    queue: QueuePlace
 
 
 class JobLogs(Message):

@@ -24,6 +24,7 @@ from compute_horde.protocol.receipts import (
     JobStartedPayload,
     Receipt,
 )
+from compute_horde.protocol.scheduling import FreeExecutors
 from compute_horde.protocol.signing import Signer, Verifier, hex_signature, verify_hex
 from compute_horde.protocol.uploads import OutputUpload
 from compute_horde.protocol.volumes import Volume
@@ -147,6 +148,13 @@ class V0ExecutorManifestRequest(Message):
 
     message_type: Literal["V0ExecutorManifestRequest"] = "V0ExecutorManifestRequest"
     manifest: dict[ExecutorClass, int]
+
+
+class V0FreeExecutorsRequest(Message):
+    """Ours (``capacity``): how many executors of each class are free, after the manifest and at each change."""
+
+    message_type: Literal["V0FreeExecutorsRequest"] = "V0FreeExecutorsRequest"
+    free: FreeExecutors
 
 
 class V0AcceptJobRequest(Message):
@@ -290,6 +298,7 @@ MinerToValidator = Annotated[
     | V0MainHotkeyMessage
     | UnauthorizedError
     | V0JobLogsResponse
+    | V0FreeExecutorsRequest
     | GenericError,
     Field(discriminator="message_type"),
 ]

@@ -30,6 +30,7 @@ from compute_horde.protocol.validator_miner import (
     V0ExecutorFailedRequest,
     V0ExecutorManifestRequest,
     V0ExecutorReadyRequest,
+    V0FreeExecutorsRequest,
     V0HordeFailedRequest,
     V0JobFailedRequest,
     V0JobFinishedRequest,
@@ -242,6 +243,7 @@ class MinerLink:
                 | V0MainHotkeyMessage()
                 | V0MachineSpecsRequest()
                 | V0JobLogsResponse()
+                | V0FreeExecutorsRequest()
             ):
                 return None
             case GenericError() | UnauthorizedError():

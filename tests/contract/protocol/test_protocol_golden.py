@@ -10,6 +10,7 @@ from compute_horde.protocol import facilitator_validator as fv
 from compute_horde.protocol import miner_executor as me
 from compute_horde.protocol import receipts, sdk_facilitator, validator_miner
 from compute_horde.protocol.base import MalformedFrame, Message, parse_frame
+from compute_horde.protocol.explanation import Explanation
 
 GOLDEN = Path(__file__).parent / "golden"
 LINKS: dict[str, TypeAdapter[Any]] = {
@@ -40,6 +41,8 @@ HTTP = (
     sdk_facilitator.CheatReport,
     sdk_facilitator.Feedback,
     sdk_facilitator.JobEvent,
+    sdk_facilitator.JobQueueEvent,
+    Explanation,
     sdk_facilitator.JobLogs,
     sdk_facilitator.JobLogsEnd,
     receipts.Receipt,
@@ -98,7 +101,14 @@ def test_a_malformed_frame_without_details_still_says_something() -> None:
 
 @pytest.mark.parametrize("link", ["validator_to_facilitator", "facilitator_to_validator"])
 def test_the_facilitators_link_refuses_unknown_keys_and_the_miners_ignores_them(link: str) -> None:
-    ours = {"V0CancelJobRequest", "V0JobLogsRequest", "V0JobLogsResponse"}  # free to grow
+    ours = {  # free to grow
+        "V0CancelJobRequest",
+        "V0JobLogsRequest",
+        "V0JobLogsResponse",
+        "V0QueueUpdate",
+        "V0ExplainJobRequest",
+        "V0ExplainJobResponse",
+    }
     for path in GOLDEN.glob(f"{link}.*.json"):
         if path.name.split(".")[1] in ours:
             continue

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute_horde.lifecycle import failures
+from compute_horde.lifecycle.clock import elapsed
 from compute_horde.lifecycle.deadlines import Limits, RunningDeadline
 from compute_horde.lifecycle.states import (
     ACTORS,
@@ -15,6 +16,7 @@ from compute_horde.lifecycle.states import (
     from_wire,
     to_wire,
     transition,
+    transition_in_attempt,
 )
 from compute_horde.protocol.enums import (
     ExecutorClass,
@@ -26,6 +28,7 @@ from compute_horde.protocol.enums import (
     Stage,
 )
 from compute_horde.protocol.problems import Problem
+from compute_horde.protocol.scheduling import MAX_ATTEMPTS
 from compute_horde.protocol.validator_miner import V0HordeFailedRequest, V0JobFailedRequest
 
 STATES, ACTOR = st.sampled_from(JobState), st.sampled_from(Participant)
@@ -77,8 +80,59 @@ def test_wire_names_go_both_ways_and_ours_have_a_neighbour() -> None:
         state = from_wire(status)
         assert state is not None
         assert to_wire(state) is (JobStatus.FAILED if status is JobStatus.CANCELLED else status)
-    assert to_wire(JobState.QUEUED) is JobStatus.RECEIVED
     assert to_wire(JobState.CANCELLED) is JobStatus.FAILED
+
+
+@given(st.lists(st.tuples(STATES, st.integers(0, MAX_ATTEMPTS + 2), ACTOR), max_size=30))
+def test_attempts_only_go_forward_and_each_goes_forward_by_itself(
+    events: list[tuple[JobState, int, Participant]],
+) -> None:
+    state, attempt = JobState.SENT, 1
+    for to, of_attempt, by in events:
+        before = state, attempt
+        try:
+            state, attempt = transition_in_attempt(state, attempt, to, of_attempt, by)
+        except IllegalTransition:
+            assert (state, attempt) == before
+            continue
+        assert not before[0].is_terminal
+        assert before[1] <= attempt == of_attempt <= MAX_ATTEMPTS
+        if attempt == before[1]:
+            assert state is transition(before[0], to, by)
+        else:
+            assert state.is_terminal or PROGRESS.index(state) >= PROGRESS.index(JobState.QUEUED)
+            assert by not in (Participant.SDK, Participant.FACILITATOR)
+
+
+def test_a_new_attempt_begins_behind_received() -> None:
+    ready, validator = JobState.EXECUTOR_READY, Participant.VALIDATOR
+    assert transition_in_attempt(ready, 1, JobState.QUEUED, 2, validator) == (JobState.QUEUED, 2)
+    assert transition_in_attempt(ready, 1, JobState.ACCEPTED, 3, validator) == (JobState.ACCEPTED, 3)
+    assert transition_in_attempt(JobState.QUEUED, 2, JobState.ACCEPTED, 2, validator) == (JobState.ACCEPTED, 2)
+    assert transition_in_attempt(ready, 1, JobState.HORDE_FAILED, 2, validator) == (JobState.HORDE_FAILED, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "to", "of_attempt", "by", "why"),
+    [
+        (JobState.QUEUED, JobState.COMPLETED, 1, Participant.MINER, "attempt 1 is over"),
+        (JobState.ACCEPTED, JobState.RECEIVED, 3, Participant.VALIDATOR, "does not follow"),
+        (JobState.ACCEPTED, JobState.CANCELLED, 3, Participant.FACILITATOR, "may not begin attempt 3"),
+        (JobState.ACCEPTED, JobState.QUEUED, 11, Participant.VALIDATOR, "may not begin attempt 11"),
+        (JobState.SENT, JobState.QUEUED, 3, Participant.VALIDATOR, "nobody has received"),
+        (JobState.FAILED, JobState.QUEUED, 3, Participant.VALIDATOR, "already ended"),
+    ],
+)
+def test_no_attempt_begins_out_of_turn(
+    state: JobState, to: JobState, of_attempt: int, by: Participant, why: str
+) -> None:
+    with pytest.raises(IllegalTransition, match=why):
+        transition_in_attempt(state, 2, to, of_attempt, by)
+
+
+def test_the_clock_of_deadlines_goes_on() -> None:
+    first = elapsed()
+    assert 0 < first <= elapsed()
 
 
 def test_limits_add_up_as_in_section_6_5() -> None:

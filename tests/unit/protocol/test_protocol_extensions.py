@@ -6,7 +6,7 @@ from compute_horde.protocol.extensions import EXTENSIONS_HEADER, Extension, anno
 
 
 def test_what_is_announced_is_understood() -> None:
-    assert announcement() == {EXTENSIONS_HEADER: "cancel logs"}
+    assert announcement() == {EXTENSIONS_HEADER: "cancel capacity claims explain logs queue"}
     assert announced(announcement(Extension)) == frozenset(Extension)
 
 

@@ -41,8 +41,8 @@ VOCABULARIES: dict[type[enums.Lenient], str] = {
         "executor_disconnected security_check_failed"
     ),
     enums.JobStatus: (
-        "sent received accepted executor_ready volumes_ready streaming_ready execution_done completed rejected "
-        "failed horde_failed cancelled unknown"
+        "sent received queued accepted executor_ready volumes_ready streaming_ready execution_done completed "
+        "rejected failed horde_failed cancelled unknown"
     ),
 }
 

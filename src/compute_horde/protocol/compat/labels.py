@@ -9,6 +9,7 @@ LABELS: Mapping[JobStatus, str] = MappingProxyType(
     {
         JobStatus.SENT: "Sent",
         JobStatus.RECEIVED: "Received",
+        JobStatus.QUEUED: "Received",
         JobStatus.ACCEPTED: "Accepted",
         JobStatus.EXECUTOR_READY: "Executor Ready",
         JobStatus.VOLUMES_READY: "Volumes Ready",
