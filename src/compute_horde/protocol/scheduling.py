@@ -85,7 +85,7 @@ class QueuedJob(QueuePlace):
 
 
 def attempt_uuid(job_uuid: str, number: int) -> str:
-    """The name of an attempt towards its miner, so that each has receipts of its own: the first one has the job's."""
+    """The name of an attempt towards its miner, so that each has receipts of its own: the first has the job's."""
     return job_uuid if number == 1 else str(uuid.uuid5(uuid.UUID(job_uuid), f"attempt:{number}"))
 
 

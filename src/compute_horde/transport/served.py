@@ -10,9 +10,11 @@ from typing import Any
 import uvicorn
 from litestar import Litestar, WebSocket
 from litestar.exceptions import WebSocketDisconnect, WebSocketException
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES
 from compute_horde.transport.channel import ChannelClosed
+from compute_horde.transport.silence import PING_SECONDS, SilenceWatch
 
 _GONE = (WebSocketDisconnect, WebSocketException, RuntimeError, OSError)
 """What Litestar and uvicorn raise on a connection that has ended; uvicorn's ClientDisconnected is an OSError."""
@@ -63,6 +65,26 @@ class ServedChannel:
         return ChannelClosed(code)
 
 
+class _WatchedProtocol(WebSocketsSansIOProtocol):
+    """A connection that is given up when nothing comes from its peer any more."""
+
+    _watch: SilenceWatch | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._watch = SilenceWatch(self.transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._watch is not None:
+            self._watch.heard()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        super().connection_lost(exc)
+
+
 class Server:
     """One application on one address, started and stopped without touching signal handlers."""
 
@@ -75,10 +97,10 @@ class Server:
             log_config=None,
             access_log=False,
             lifespan="on",
-            ws="websockets-sansio",
+            ws=_WatchedProtocol,
             ws_max_size=MAX_MINER_FRAME_BYTES,
-            ws_ping_interval=20,
-            ws_ping_timeout=120,
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=None,  # silence is what counts
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=3,
             server_header=False,

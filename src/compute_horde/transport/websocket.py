@@ -1,14 +1,34 @@
 """The real channel, over the ``websockets`` library, for the side that dials."""
 
+import asyncio
 from collections.abc import Mapping
+from typing import cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from compute_horde.transport.channel import Channel, ChannelClosed, DialFailed
+from compute_horde.transport.silence import PING_SECONDS, SilenceWatch
 
-PING_SECONDS = 20
-PING_TIMEOUT_SECONDS = 120
+
+class _WatchedConnection(ClientConnection):
+    """A connection that is given up when nothing comes from its peer any more."""
+
+    _watch: SilenceWatch | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._watch = SilenceWatch(cast("asyncio.Transport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        if self._watch is not None:
+            self._watch.heard()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        super().connection_lost(exc)
 
 
 class WebSocketChannel:
@@ -62,7 +82,8 @@ class WebSocketDialer:
                 max_size=max_frame_bytes,
                 open_timeout=timeout_s,
                 ping_interval=PING_SECONDS,
-                ping_timeout=PING_TIMEOUT_SECONDS,
+                ping_timeout=None,  # silence is what counts
+                create_connection=_WatchedConnection,
                 close_timeout=2,
                 compression=None,
                 proxy=None,
