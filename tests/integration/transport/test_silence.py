@@ -115,21 +115,21 @@ async def test_a_large_frame_on_a_slow_line_arrives(upwards: bool) -> None:
 
 async def test_a_peer_whose_reader_is_slow_is_not_silent() -> None:
     class Paused(asyncio.Transport):
-        aborted, reading = False, False
+        aborted, reading = 0, False
 
         def is_reading(self) -> bool:
             return self.reading
 
         def abort(self) -> None:
-            self.aborted = True
+            self.aborted += 1
 
     transport = Paused()
     watch = SilenceWatch(transport, 0.04)
     await asyncio.sleep(0.15)
-    assert not transport.aborted
+    assert transport.aborted == 0
     transport.reading = True
     await asyncio.sleep(0.15)
-    assert vars(transport) == {"_extra": {}, "reading": True, "aborted": True}
+    assert transport.aborted >= 1
     watch.stop()
     watch.stop()
 
