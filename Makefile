@@ -43,7 +43,7 @@ format: setup ## format the code, and mend what lint can mend by itself
 
 .PHONY: test
 test: setup ## every test; protocol and lifecycle must be covered to the last branch
-	@scripts/system.sh engine registry busybox
+	@scripts/system.sh engine registry busybox postgres
 	$(WITH_ENGINE) $(RUN) pytest $(LEVELS) $(FULLY_COVERED)
 
 .PHONY: test-fast

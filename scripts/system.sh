@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes sure that the machine has what the chores need beside Python:
 #
-#   scripts/system.sh [engine] [registry] [busybox] [--optional NAME...]
+#   scripts/system.sh [engine] [registry] [busybox] [postgres] [--optional NAME...]
 #
 #   engine     a container engine that answers (DOCKER_HOST, Docker's socket, Podman's socket)
 #   registry   the program docker-registry; the tests start their own
 #   busybox    a static /bin/busybox, from which images are built where no registry can be reached
+#   postgres   PostgreSQL's programs; the tests start their own server
 #
 # Root on Debian or Ubuntu gets what is missing installed; anyone else is told what to install.
 # What follows --optional is only remarked upon when it cannot be had.
@@ -39,6 +40,7 @@ main() { # NAME...
         fi
     done
     [ -z "$refused" ] || exit 1
+    case " ${needs[*]} ${wishes[*]} " in *" postgresql "*) make_no_cluster ;; esac
     [ ${#needs[@]} = 0 ] || install_packages "${needs[@]}"
     [ ${#wishes[@]} = 0 ] || (install_packages "${wishes[@]}") || say "note: going on without: ${wishes[*]}"
     case " ${needs[*]} " in *" docker-registry "*) quieten_registry ;; esac
@@ -50,6 +52,7 @@ has() { # NAME
         engine) engine_answers || [ -n "${DOCKER_HOST:-}" ] || may_start_engine ;;
         registry) command -v docker-registry >/dev/null ;;
         busybox) [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 ;;
+        postgres) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null ;;
         *) die "unknown name '$1'; see the top of $0" ;;
     esac
 }
@@ -59,6 +62,7 @@ packages_of() { # NAME
         engine) echo docker.io iptables ca-certificates ;;
         registry) echo docker-registry ;;
         busybox) echo busybox-static ;;
+        postgres) echo postgresql ;;
     esac
 }
 
@@ -78,6 +82,10 @@ advice() { # NAME
             echo "a static /bin/busybox is missing; images are built from it where no registry can be reached." \
                 "On Debian: sudo apt-get install busybox-static"
             ;;
+        postgres)
+            echo "PostgreSQL is missing (initdb and postgres, in /usr/lib/postgresql/*/bin or on PATH);" \
+                "the tests start their own. On Debian: sudo apt-get install postgresql"
+            ;;
     esac
 }
 
@@ -85,6 +93,15 @@ advice() { # NAME
 quieten_registry() {
     [ ! -d /run/systemd/system ] || systemctl disable --now docker-registry >/dev/null 2>&1 ||
         say "note: the service docker-registry, which nothing here needs, could not be stopped"
+}
+
+# Its package makes a cluster and starts it at each boot, unless it is told not to beforehand.
+make_no_cluster() {
+    local folder=/etc/postgresql-common
+    [ ! -e $folder/createcluster.conf ] || return 0 # an operator's own
+    mkdir -p $folder/createcluster.d
+    [ -e $folder/createcluster.d/compute-horde.conf ] ||
+        echo 'create_main_cluster = false' >$folder/createcluster.d/compute-horde.conf
 }
 
 engine_answers() { python3 scripts/engine_address.py >/dev/null 2>&1; }

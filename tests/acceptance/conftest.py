@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from bittensor_wallet import Wallet
+from tests.postgres import database_url, postgres, postgres_url  # noqa: F401 - fixtures
 
 from compute_horde.stack.fileserver import FileServer
 from compute_horde.stack.image import small_image

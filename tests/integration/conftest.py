@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.postgres import database_url, postgres, postgres_url  # noqa: F401 - fixtures
 
 # Contract suites live beside the fakes; tests here run them over the real thing.
 pytest.register_assert_rewrite("tests.contract.executor.test_executor_runtime")

@@ -1,31 +1,30 @@
-"""Logs of the services: structured, on stderr, one line an event."""
+"""The services' logs go to stderr; ``--log-format`` or ``HORDE_LOG_FORMAT`` says in which form."""
 
-import logging
+import os
 import sys
+from typing import Annotated
 
-import structlog
+import typer
+
+from compute_horde.cli.terminal import fail
+from compute_horde.telemetry.logs import LogFormat, configure
+
+LOG_FORMAT_VARIABLE = "HORDE_LOG_FORMAT"
+
+LogFormatOption = Annotated[
+    LogFormat | None,
+    typer.Option("--log-format", help="text or json; HORDE_LOG_FORMAT says it, too.", show_default="text"),
+]
 
 
-def configure_logs(level: str, *, as_json: bool = False) -> None:
-    """``level``: debug, info, warning or error."""
-    number = getattr(logging, level.upper())
-    logging.basicConfig(
-        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
-    )
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+def configure_logs(level: str, log_format: LogFormat | None = None) -> None:
+    """``level``: debug, info, warning or error. Exits with 2 where the environment names no such format."""
+    configure(level, log_format or _from_environment(), sys.stderr)
+
+
+def _from_environment() -> LogFormat:
+    word = os.environ.get(LOG_FORMAT_VARIABLE) or LogFormat.TEXT
+    try:
+        return LogFormat(word)
+    except ValueError:
+        fail(f"{LOG_FORMAT_VARIABLE} must be text or json", code=2)

@@ -1,74 +1,109 @@
-"""One SQLAlchemy engine per service, SQLite by default."""
+"""One SQLAlchemy engine per service: SQLite by default, PostgreSQL by URL."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from compute_horde.storage.sqlite import connect
-
-BUSY_TIMEOUT_MS = 10_000
-READ_ONLY = "compute_horde_read_only"
-"""The execution option that marks a transaction which writes nothing."""
+from compute_horde.storage import postgres, sqlite
+from compute_horde.storage.address import Address, Dialect, read_address
+from compute_horde.storage.clock import now
+from compute_horde.storage.errors import translating
+from compute_horde.storage.settling import Settling
 
 
 class Database:
-    """Transactions on one database. ``url`` is SQLAlchemy's, e.g. ``sqlite+aiosqlite:////path/file.db``."""
+    """Transactions on one database.
 
-    def __init__(self, url: str) -> None:
+    ``url``: ``sqlite:///FILE`` (``sqlite:////path`` is absolute), ``sqlite:///:memory:`` or
+    ``postgresql://USER:PASSWORD@HOST:PORT/NAME``, with libpq's options such as ``?sslmode=require``. One
+    statement may take ``command_timeout_s`` on PostgreSQL.
+
+    On PostgreSQL writers run beside each other (READ COMMITTED): a row that was read may change before it is
+    written. So an update names in its condition what it relies on, and zero updated rows mean stale.
+
+    :raises DatabaseMisconfigured: the URL is neither, or its driver is not installed.
+    """
+
+    def __init__(self, url: str, *, command_timeout_s: float | None = postgres.COMMAND_TIMEOUT_S) -> None:
         self.url = url
-        self.engine = _engine(url)
-        self._reader = self.engine.execution_options(**{READ_ONLY: True})
+        self.address = read_address(url)
+        self.engine = _engine(self.address, command_timeout_s)
+        options = sqlite.READING if self.dialect == "sqlite" else _READING
+        self._reader = self.engine.execution_options(**options)
         # SQLite lets a second writer sleep, up to 100 ms at a time; here it goes on as soon as the first is done
-        self._turn = asyncio.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
+        self._settling = Settling(self.file)
+        self._turn = asyncio.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.address.dialect
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None in memory and on PostgreSQL."""
+        return self.address.file
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end of the block, rolled back when it raises. No network I/O in it."""
-        async with self._turn, self.engine.begin() as connection:
+        """One transaction: committed at the end of the block, rolled back when it raises. No network I/O in it.
+
+        :raises DatabaseUnavailable: see there.
+        """
+        async with self._turn, _transaction(self.engine) as connection:
             yield connection
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction that only reads, beside whoever writes: it sees all that was committed when it began."""
-        if ":memory:" in self.url:  # one connection serves all
-            async with self.begin() as connection:
-                yield connection
-            return
-        async with self._reader.begin() as connection:
+        """One transaction that only reads, beside whoever writes: it sees all that was committed when it began.
+
+        :raises DatabaseUnavailable: see there.
+        """
+        in_memory = self.dialect == "sqlite" and self.file is None  # one connection serves all
+        async with self.begin() if in_memory else _transaction(self._reader) as connection:
             yield connection
 
+    async def settled(self) -> None:
+        """Return when all that was committed before is on the disk, so that even a power failure cannot undo it.
+
+        To be awaited before a peer is told to rely on it; calls at the same time share one trip to the disk.
+
+        :raises DatabaseUnavailable: the disk does not take it.
+        """
+        await self._settling.settled()
+
+    async def now(self) -> float:
+        """The database's clock, in UNIX seconds. Within a statement: :func:`compute_horde.storage.clock.now`."""
+        async with self.read() as connection:
+            return float((await connection.execute(select(now()))).scalar_one())
+
     async def close(self) -> None:
+        await self._settling.close()
         await self.engine.dispose()
 
 
-def _engine(url: str) -> AsyncEngine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True)
-    pool = StaticPool if ":memory:" in url else None
-    creator = partial(connect, parsed.database or ":memory:")
-    engine = create_async_engine(url, poolclass=pool, async_creator=creator)
-    event.listen(engine.sync_engine, "connect", _tune_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_immediate)
-    return engine
+_READING: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""PostgreSQL's: one snapshot for all statements. It is part of BEGIN, so it costs nothing."""
 
 
-def _tune_sqlite(connection: Any, _record: object) -> None:
-    """Readers beside a writer; SIGKILL loses nothing; foreign keys are kept."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _engine(address: Address, command_timeout_s: float | None) -> AsyncEngine:
+    if address.dialect == "postgresql":
+        return postgres.make_engine(address, command_timeout_s)
+    return sqlite.make_engine(address)
 
 
-def _begin_immediate(connection: Any) -> None:
-    """Take the write lock at the start, so that two writers wait for each other instead of failing."""
-    reads = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+@contextlib.asynccontextmanager
+async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    with translating():
+        async with engine.connect() as connection:  # its end rolls back what was not committed
+            transaction = await connection.begin()
+            try:
+                yield connection
+                await transaction.commit()
+            except TimeoutError:  # nobody knows what the server makes of this connection
+                await connection.invalidate()
+                raise

@@ -11,6 +11,23 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+
+from compute_horde.storage.address import MEMORY, Address
+
+BUSY_TIMEOUT_MS = 10_000
+PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=NORMAL",  # see storage/settling.py
+    "foreign_keys=ON",
+    f"busy_timeout={BUSY_TIMEOUT_MS}",
+    f"journal_size_limit={64 * 1024 * 1024}",
+)
+READING: dict[str, Any] = {"compute_horde_read_only": True}
+"""The execution option that marks a transaction which writes nothing."""
+
 
 class Cursor:
     """What SQLAlchemy asks of aiosqlite's."""
@@ -87,3 +104,36 @@ class Connection:
 async def connect(path: str) -> Connection:
     """A connection to the database in this file, made when it is not there. Transactions are begun by hand."""
     return Connection(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+
+
+def make_engine(address: Address) -> AsyncEngine:
+    """An engine for one file, or for one database in memory that all its users share."""
+    path = str(address.file or MEMORY)
+
+    async def creator() -> Connection:
+        return await connect(path)
+
+    pool = AsyncAdaptedQueuePool if address.file else StaticPool
+    engine = create_async_engine(
+        "sqlite+aiosqlite://", poolclass=pool, async_creator=creator, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "connect", _tune)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _tune(connection: Any, _record: object) -> None:
+    """Readers beside a writer; SIGKILL loses nothing; foreign keys are kept; free pages can be given back."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA page_count")
+    if cursor.fetchone() == (0,):  # it cannot be had later
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Any) -> None:
+    """Take the write lock at the start, so that two writers wait for each other instead of failing."""
+    reads = READING.items() <= connection.get_execution_options().items()
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import text
 
-from compute_horde.storage.bus import LocalBus
+from compute_horde.storage.bus import LocalBus, make_bus
 from compute_horde.storage.database import Database
 from compute_horde.storage.migrate import migrate, unmigrate
 from compute_horde.validator.tables import metadata
@@ -91,8 +91,10 @@ async def test_a_database_in_memory_keeps_its_tables() -> None:
     await database.close()
 
 
-async def test_the_bus_wakes_whoever_subscribed() -> None:
-    bus = LocalBus()
+async def test_the_bus_wakes_whoever_subscribed(database: Database) -> None:
+    bus = make_bus(database)
+    assert isinstance(bus, LocalBus)
+    await bus.start()
     bus.notify("nobody listens")
     with bus.subscribe("job") as first, bus.subscribe("job") as second:
         bus.notify("other")
@@ -101,3 +103,4 @@ async def test_the_bus_wakes_whoever_subscribed() -> None:
         assert first.is_set()
         assert second.is_set()
     bus.notify("job")
+    await bus.close()
