@@ -88,7 +88,7 @@ class WebSocketDialer:
                 compression=None,
                 proxy=None,
             )
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError) as error:
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ConnectionClosed) as error:
             place, why = url.partition("?")[0], str(error) or type(error).__name__
             raise DialFailed(f"cannot connect to {place}: {why}") from error
         return WebSocketChannel(connection)

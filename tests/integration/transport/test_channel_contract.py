@@ -137,6 +137,18 @@ async def test_what_cannot_be_dialled_says_so() -> None:
             assert "secret" not in str(caught.value)
 
 
+async def test_a_connection_that_is_reset_at_once_says_so() -> None:
+    def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    for _ in range(20):  # before, while or after the request is sent
+        with pytest.raises(DialFailed):
+            await WebSocketDialer().dial(url, max_frame_bytes=LIMIT)
+    server.close()
+
+
 async def test_a_port_that_is_taken_says_so() -> None:
     async with serving(Litestar([], openapi_config=None)) as server:
         with pytest.raises(OSError, match="choose another port"):
