@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [ROOT / ".ci/run", *sorted((ROOT / "scripts").glob("*.sh"))]
-LEVELS = {"unit", "contract", "typing", "integration", "acceptance"}
+LEVELS = {"unit", "contract", "typing", "integration", "acceptance", "chaos"}
 LOOSE_END = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 

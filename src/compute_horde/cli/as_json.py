@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob, ComputeHordeJobResult
+from compute_horde_sdk.v1 import (
+    ComputeHordeError,
+    ComputeHordeJob,
+    ComputeHordeJobResult,
+    JobAttempt,
+    QueuePlace,
+)
 
 
 def one_line(what: Mapping[str, Any]) -> str:
@@ -25,7 +31,17 @@ def summary(job: ComputeHordeJob) -> dict[str, Any]:
         "job_namespace": job.job_namespace,
         "job_queue": job.job_queue,
         "on_trusted_miner": job.on_trusted_miner,
+        "queue": place(job.queue),
+        "attempt": job.attempt,
+        "attempts": job.attempts,
     }
+
+
+def place(where: QueuePlace | None) -> dict[str, Any] | None:
+    """Where a job stands while it waits; None when it does not."""
+    if where is None:
+        return None
+    return {"position": where.position, "length": where.length, "starts_in_s": where.starts_in}
 
 
 def whole(job: ComputeHordeJob) -> dict[str, Any]:
@@ -34,6 +50,7 @@ def whole(job: ComputeHordeJob) -> dict[str, Any]:
         **summary(job),
         **_result(job.result or ComputeHordeJobResult()),
         "error": _error(job.error),
+        "attempts_made": [_attempt(one) for one in job.attempts_made],
         "status_history": history(job),
         "streaming": _streaming(job),
         "cross_validation": cross_validation(job),
@@ -45,7 +62,13 @@ def history(job: ComputeHordeJob) -> list[dict[str, Any]]:
     entries = job.status_history
     lasted = [(after.created_at - before.created_at).total_seconds() for before, after in pairwise(entries)]
     return [
-        {"status": entry.status.value, "created_at": entry.created_at.isoformat(), "seconds": seconds}
+        {
+            "status": entry.status.value,
+            "created_at": entry.created_at.isoformat(),
+            "seconds": seconds,
+            "attempt": entry.attempt,
+            "miner_hotkey": entry.miner_hotkey,
+        }
         for entry, seconds in zip(entries, [*lasted, None], strict=False)
     ]
 
@@ -92,6 +115,15 @@ def _error(error: ComputeHordeError | None) -> dict[str, Any] | None:
         "fault": error.fault,
         "retryable": error.retryable,
         "hint": error.hint,
+    }
+
+
+def _attempt(one: JobAttempt) -> dict[str, Any]:
+    return {
+        "number": one.number,
+        "miner_hotkey": one.miner_hotkey,
+        "outcome": one.outcome.value if one.outcome else None,
+        "error": _error(one.error),
     }
 
 

@@ -1,4 +1,4 @@
-"""``horde jobs list | show | logs | wait | cancel``."""
+"""``horde jobs list | show | explain | logs | wait | cancel``."""
 
 import asyncio
 import datetime as dt
@@ -7,19 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from compute_horde.cli.arguments import AsJson, JobUuid, JobUuids
 from compute_horde.cli.as_json import one_line, summary, whole
+from compute_horde.cli.explain import explain
 from compute_horde.cli.link import Link, failing_readably
 from compute_horde.cli.live import Output, StreamName
 from compute_horde.cli.outcome import exit_code, first_failure, show_error
 from compute_horde.cli.place import PlaceOptions, locate, with_place_options
+from compute_horde.cli.progress import progress
 from compute_horde.cli.showing import show_job, show_table
 from compute_horde.cli.terminal import fail, printable, quiet_on_broken_pipe, run_loop, say_error
 from compute_horde.cli.verdict import show_verdict, with_verdict
 from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob
-
-JobUuid = Annotated[str, typer.Argument(metavar="UUID", help="The job's uuid.", show_default=False)]
-JobUuids = Annotated[list[str], typer.Argument(metavar="UUID...", help="The jobs' uuids.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 jobs = typer.Typer(
     name="jobs",
@@ -42,7 +41,8 @@ def list_jobs(
 ) -> None:
     """List your jobs, newest first: those of the job queue, or all of them where none is set.
 
-    --json: uuid, status, created_at, executor_class, docker_image, job_namespace, job_queue, on_trusted_miner.
+    --json: uuid, status, created_at, executor_class, docker_image, job_namespace, job_queue, on_trusted_miner,
+    queue (position, length, starts_in_s), attempt, attempts.
     """
     link = Link(ctx, locate(asked), quiet=as_json)
     _run(_list(link, pending, limit, as_json))
@@ -56,6 +56,9 @@ def show(ctx: typer.Context, asked: PlaceOptions, uuid: JobUuid, as_json: AsJson
     --json: one object with the keys of `horde run --json`, output included.
     """
     _run(_show(Link(ctx, locate(asked), quiet=as_json), uuid, as_json))
+
+
+jobs.command()(explain)
 
 
 @jobs.command()
@@ -73,7 +76,7 @@ def logs(
 
     Exit code 0 once it was shown, however the job ended.
 
-    --json: stream (stdout or stderr) and text, one object a line.
+    --json: stream (stdout or stderr), text and attempt, one object a line.
     """
     if stdout_only and stderr_only:
         fail("--stdout-only and --stderr-only leave nothing to show", code=2)
@@ -155,7 +158,7 @@ async def _show(link: Link, uuid: str, as_json: bool) -> int:
 async def _logs(link: Link, uuid: str, follow: bool, output: Output) -> int:
     async with failing_readably(), link:
         job = await link.during(link.client.get_job(uuid), lambda: "looking")
-        await link.during(output.show_all(job, follow=follow), lambda: f"job {job.uuid}: {job.status.value}")
+        await link.during(output.show_all(job, follow=follow), lambda: f"job {job.uuid}: {progress(job)}")
     return 0
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from compute_horde.cli.outcome import exit_code
 from compute_horde.cli.place import Place, announced
+from compute_horde.cli.progress import progress
 from compute_horde.cli.terminal import err, fail, note, printable
 from compute_horde.cli.trouble import Trouble
 from compute_horde_sdk._internal.wiring import Wiring
@@ -211,7 +212,7 @@ async def _each(
 def _stage(jobs: Sequence[ComputeHordeJob], ended: Mapping[str, ComputeHordeJob]) -> str:
     """What the spinner says."""
     if len(jobs) == 1:
-        return f"job {jobs[0].uuid}: {jobs[0].status.value}"
+        return f"job {jobs[0].uuid}: {progress(jobs[0])}"
     return f"{len(ended)} of {len({job.uuid for job in jobs})} jobs have ended"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
 from compute_horde.cli.as_json import one_line
-from compute_horde.cli.terminal import write_output
+from compute_horde.cli.terminal import note, write_output
 from compute_horde_sdk.v1 import ComputeHordeError, ComputeHordeJob, LogLine
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class Output:
     ) -> None:
         self._as_json, self._only, self._before = as_json, only, before
         self._shown: Counter[str] = Counter()
+        self._attempt = 1
         self._whole = False
 
     async def show_all(self, job: ComputeHordeJob, *, follow: bool) -> None:
@@ -55,6 +56,7 @@ class Output:
             return
         skipped: Counter[str] = Counter()
         async for line in job.logs():
+            self._turn_to(line.attempt)
             if skipped[line.stream] < self._shown[line.stream] and not line.gap:
                 skipped[line.stream] += 1
             else:
@@ -62,19 +64,34 @@ class Output:
         self._whole = True
 
     def _show(self, line: LogLine) -> None:
+        self._turn_to(line.attempt)
         self._shown[line.stream] += not line.gap
         self._write(line)
+
+    def _turn_to(self, attempt: int) -> None:
+        """Each attempt prints from the beginning."""
+        if attempt == self._attempt:
+            return
+        self._attempt = attempt
+        self._shown.clear()
+        if not self._as_json:
+            self._before()
+            note(f"attempt {attempt}:")
 
     def _write(self, line: LogLine) -> None:
         if self._only not in (None, line.stream):
             return
         self._before()
         if self._as_json:
-            write_output(sys.stdout, one_line({"stream": line.stream, "text": line.text}) + "\n")
+            write_output(sys.stdout, one_line(_as_object(line)) + "\n")
         elif line.gap or line.stream == "stderr":
             write_output(sys.stderr, line.text + "\n")
         else:
             write_output(sys.stdout, line.text + "\n")
+
+
+def _as_object(line: LogLine) -> dict[str, str | int]:
+    return {"stream": line.stream, "text": line.text, "attempt": line.attempt}
 
 
 async def beside(showing: Awaitable[None], work: Awaitable[T]) -> T:

@@ -24,6 +24,10 @@ COMMANDS = MappingProxyType(
         ),
         "run": Entry("run", "Submit a job, follow it, print its result."),
         "jobs": Entry("jobs", "List, inspect, follow and cancel your jobs."),
+        "explain": Entry(
+            "explain",
+            "Say why a job has not started: what each miner was asked and answered, and what would make it run.",
+        ),
         "login": Entry("login", "Check how to reach a horde, and keep it as a profile for the other commands."),
         "logout": Entry("login", "Forget a profile. The key it names stays where it is."),
         "profiles": Entry("login", "List the profiles that `horde login` wrote."),
@@ -31,6 +35,7 @@ COMMANDS = MappingProxyType(
             "demo",
             "Start a horde in a temporary folder, run a real job through it, show and check what comes back.",
         ),
+        "backup": Entry("backup", "Copy a horde's databases, keys and chain file while it runs."),
         "facilitator": Entry(
             "services",
             "Run the facilitator: the HTTP front door that takes signed jobs and keeps their history.",
@@ -50,7 +55,7 @@ COMMANDS = MappingProxyType(
 )
 """Every command of ``horde``, in the order in which help shows them."""
 
-CLIENT_ONLY = frozenset({"run", "jobs", "login", "logout", "profiles"})
+CLIENT_ONLY = frozenset({"run", "jobs", "explain", "login", "logout", "profiles"})
 """Commands that the base install can run; the others need the ``horde`` extra."""
 
 WHAT_FOLLOWS_IS_THE_JOBS = frozenset({"run"})

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from compute_horde.cli.progress import attempt_line
 from compute_horde.cli.terminal import err, fail, note, printable, write_output
 from compute_horde_sdk.v1 import (
     ComputeHordeAuthenticationError,
@@ -97,12 +98,14 @@ def show_result(job: ComputeHordeJob) -> None:
 
 
 def show_end(job: ComputeHordeJob) -> None:
-    """What there is to say besides the output: notices, artifacts, the error."""
+    """What there is to say besides the output: notices, artifacts, attempts that failed, the error."""
     if job.result is not None:
         for notice in job.result.notices:
             note(f"notice: {printable(notice)}")
         for path, data in job.result.artifacts.items():
             note(f"artifact: {printable(path)} ({len(data)} bytes)")
+    for one in job.attempts_made[:-1]:
+        note(f"attempt {attempt_line(one)}")
     show_error(job)
 
 

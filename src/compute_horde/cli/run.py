@@ -74,6 +74,27 @@ def run(
     download_limit: Annotated[int, typer.Option(min=0, help="Seconds for fetching inputs.")] = 60,
     execution_limit: Annotated[int, typer.Option(min=0, help="Seconds for running.")] = 300,
     upload_limit: Annotated[int, typer.Option(min=0, help="Seconds for artifacts and uploads.")] = 60,
+    queue_time_limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Seconds to wait for an executor in all; 0 ends the job at once where none is free.",
+            show_default="the validator's",
+        ),
+    ] = None,
+    attempts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How often it is tried, where the horde fails it.", show_default="the validator's"
+        ),
+    ] = None,
+    retry_backoff: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds before the second attempt; then they double.", show_default="the validator's"
+        ),
+    ] = None,
+    priority: Annotated[int, typer.Option(help="-100 to 100; higher ones are taken first.")] = 0,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to wait for the end in all.", show_default=False)
     ] = None,
@@ -110,8 +131,8 @@ def run(
     when it was cancelled; 130 after Ctrl-C, which leaves the job running; 2 for wrong arguments.
 
     --json: uuid, status, created_at, executor_class, docker_image, job_namespace, job_queue, on_trusted_miner,
-    exit_code, timed_out, stdout, stderr, artifacts (base64), upload_results, notices, image_digest, output_hashes,
-    error, status_history, streaming, cross_validation.
+    queue, attempt, attempts, exit_code, timed_out, stdout, stderr, artifacts (base64), upload_results, notices,
+    image_digest, output_hashes, error, attempts_made, status_history, streaming, cross_validation.
 
     Example: `horde run -i /volume/data.txt=./data.txt busybox -- wc /volume/data.txt`
     """
@@ -133,6 +154,10 @@ def run(
         "download_time_limit_sec": download_limit,
         "execution_time_limit_sec": execution_limit,
         "upload_time_limit_sec": upload_limit,
+        "queue_time_limit_sec": queue_time_limit,
+        "attempts": attempts,
+        "retry_backoff_sec": retry_backoff,
+        "priority": priority,
         "on_trusted_miner": trusted,
     }
     live = not as_json and (sys.stdout.isatty() if follow is None else follow)

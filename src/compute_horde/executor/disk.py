@@ -49,16 +49,21 @@ def _free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+async def look(container: RunningContainer, folders: tuple[Path, ...], limit: int) -> None:
+    """:raises JobFailure: ``disk_full``: the job has written more than ``limit`` bytes."""
+    used = await asyncio.to_thread(_folders_bytes, folders) + await container.written_bytes()
+    if used > limit:
+        raise failure("disk_full", f"The job wrote more than its {limit} bytes of disk.", limit=limit)
+
+
 async def watch(container: RunningContainer, folders: tuple[Path, ...], limit: int, reserve: int) -> None:
     """Look again and again until cancelled.
 
-    :raises JobFailure: ``disk_full``: the job wrote more than ``limit`` bytes, or left the machine less than
-        ``reserve`` (files deleted while open do not show in a folder).
+    :raises JobFailure: ``disk_full``: see :func:`look`, or the job left the machine less than ``reserve`` (files
+        deleted while open do not show in a folder).
     """
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)
-        used = await asyncio.to_thread(_folders_bytes, folders) + await container.written_bytes()
-        if used > limit:
-            raise failure("disk_full", f"The job wrote more than its {limit} bytes of disk.", limit=limit)
+        await look(container, folders, limit)
         if await asyncio.to_thread(_free_bytes, folders[0]) < reserve:
             raise failure("disk_full", "The job was stopped: the executor's disk is nearly full.")

@@ -1,5 +1,6 @@
 """The container runtime over the Docker Engine API (Docker, and Podman where it speaks the same)."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,13 +13,20 @@ from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
 from compute_horde.executor.docker_container import DockerHandle
-from compute_horde.executor.docker_options import OWNER_LABEL, READ_ONLY_LABEL, TOKEN_LABEL, container_config
+from compute_horde.executor.docker_options import (
+    LOG_FILES,
+    OWNER_LABEL,
+    READ_ONLY_LABEL,
+    TOKEN_LABEL,
+    container_config,
+)
 from compute_horde.executor.errors import JobFailure, failure
-from compute_horde.executor.patience import unbroken
-from compute_horde.executor.runtime import ContainerSpec, EngineFacts, Image, Sink
+from compute_horde.executor.patience import settled, unbroken
+from compute_horde.executor.runtime import ContainerSpec, EngineFacts, Image, Note, Sink, nothing
 from compute_horde.executor.settings import ExecutorSettings
 
 _NO_CONNECTION = 900  # aiodocker's own
+_ON_ITS_WAY_SECONDS = 1.0
 _NOT_FOUND = (
     "not found",
     "no such image",
@@ -52,6 +60,7 @@ class DockerRuntime:
             pids_limit=bool(info.get("PidsLimit")),
             runtimes=frozenset(info.get("Runtimes") or {}),
             cpus=int(info.get("NCPU") or 1),
+            log_drivers=frozenset((info.get("Plugins") or {}).get("Log") or ()),
         )
         _require_safe(facts, self._settings)
         self._facts = facts
@@ -68,25 +77,45 @@ class DockerRuntime:
         labels = (found.get("Config") or {}).get("Labels") or {}
         return Image(found["Id"], labels.get(READ_ONLY_LABEL) == "true")
 
-    async def start(self, spec: ContainerSpec, sink: Sink) -> DockerHandle:
+    async def start(self, spec: ContainerSpec, sink: Sink, begun: Note = nothing) -> DockerHandle:
         facts = self._facts or await self.check()
         if spec.gpu and (self._settings.no_gpu or not facts.gpu):
             raise failure("gpu_unavailable", "The job asks for GPUs; this executor has none to offer.")
         config = container_config(spec, self._settings, facts)
         async with self._engine() as docker:
+            noted = asyncio.ensure_future(begun())
             try:
-                container = await unbroken(self._create(docker, spec.name, config), _discard)
+                handle = self._handle(await unbroken(self._create(docker, spec.name, config), _discard))
+                await _start(handle, sink, noted)
             except DockerError as error:
                 raise _start_failed(error) from None
-            handle = DockerHandle(container)
-            try:
-                await handle.start(sink)
-            except BaseException as error:
-                await unbroken(handle.remove())
-                if isinstance(error, DockerError):
-                    raise _start_failed(error) from None
-                raise
+            finally:
+                noted.cancel()
+                await unbroken(settled(noted))
         return handle
+
+    async def resume(self, name: str, sink: Sink) -> DockerHandle | None:
+        async with self._engine() as docker:
+            try:
+                handle = self._handle(await docker.containers.get(name))
+                if await _was_never_started(handle):
+                    await _start(handle, sink)
+                elif (await handle.state())["Status"] in ("removing", "dead"):
+                    return None
+                else:
+                    handle.read_again(sink)
+            except DockerError as error:
+                if error.status == 404:
+                    return None
+                raise _start_failed(error) from None
+        return handle
+
+    async def remove(self, name: str) -> None:
+        async with self._engine() as docker:
+            await self._handle(docker.containers.container(name)).remove()
+
+    def _handle(self, container: DockerContainer) -> DockerHandle:
+        return DockerHandle(container, (LOG_FILES - 1) * self._settings.log_bytes)
 
     async def remove_leftovers(self, alive: Callable[[], frozenset[str]]) -> int:
         filters = {"label": [f"{OWNER_LABEL}={self._settings.owner}"]}
@@ -112,7 +141,10 @@ class DockerRuntime:
         except DockerError as error:
             if error.status != 409:
                 raise
-        await docker.containers.container(name).delete(force=True, v=True)
+        there = await docker.containers.get(name)
+        if there._container["State"]["Status"] != "created":
+            raise failure("executor_disconnected", "The job's container has run, and its progress is lost.")
+        await there.delete(v=True)  # refused if it runs after all
         return await docker.containers.create(config, name=name)
 
     async def _pull(self, docker: Docker, ref: str) -> None:
@@ -167,6 +199,25 @@ async def _inspect_image(docker: Docker, ref: str) -> dict[str, Any] | None:
             return None
         if error.status == 400:
             raise failure("image_not_found", f"{ref!r} is not the name of an image.") from None
+        raise
+
+
+async def _was_never_started(handle: DockerHandle) -> bool:
+    """Whether it is as it was created, also when the engine has had time to read a start that is on its way."""
+    if (await handle.state())["Status"] != "created":
+        return False
+    await asyncio.sleep(_ON_ITS_WAY_SECONDS)
+    return bool((await handle.state())["Status"] == "created")
+
+
+async def _start(handle: DockerHandle, sink: Sink, noted: "asyncio.Future[None] | None" = None) -> None:
+    """Start when that is noted; remove the container if it does not come to it."""
+    try:
+        if noted is not None:
+            await noted
+        await handle.start(sink)
+    except BaseException:
+        await unbroken(handle.remove())
         raise
 
 

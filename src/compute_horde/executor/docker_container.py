@@ -3,19 +3,25 @@
 import asyncio
 import contextlib
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import structlog
 from aiodocker import DockerError
 from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from compute_horde.executor.disk import tree_bytes
+from compute_horde.executor.docker_log import Demultiplexer, chunks
 from compute_horde.executor.errors import JobFailure, failure
-from compute_horde.executor.runtime import Ended, Sink
+from compute_horde.executor.runtime import Age, Ended, Sink
 from compute_horde.protocol.enums import Stage
 
+log = structlog.get_logger(__name__)
+
+_AS_IT_IS = 304  # the engine's answer to a start of what runs
 _DRAIN_SECONDS = 30
 """How long the rest of the output may take to arrive after the container has ended."""
 
@@ -23,17 +29,53 @@ _DRAIN_SECONDS = 30
 class DockerHandle:
     """A :class:`~.runtime.RunningContainer`."""
 
-    def __init__(self, container: DockerContainer) -> None:
-        self._container = container
+    def __init__(self, container: DockerContainer, kept_log_bytes: int = 0) -> None:
+        self._container, self._kept = container, kept_log_bytes
         self._stream: Stream | None = None
         self._pump: asyncio.Task[None] | None = None
+        self.may_be_cut = False
 
     async def start(self, sink: Sink) -> None:
         """Attach, so that nothing printed is lost, and start."""
         self._stream = self._container.attach(stdout=True, stderr=True)
         await self._stream._init()
         self._pump = asyncio.create_task(_pump(self._stream, sink))
-        await self._container.start()
+        try:
+            await self._container.start()
+        except DockerError as error:
+            if error.status != _AS_IT_IS:
+                raise
+
+    def read_again(self, sink: Sink) -> None:
+        """Give ``sink`` all that was printed, and what will be."""
+        self._pump = asyncio.create_task(self._read_log(sink))
+
+    async def _read_log(self, sink: Sink) -> None:
+        taken = Demultiplexer(sink)
+        try:
+            async for data in chunks(self._container):
+                taken.feed(data)
+                self.may_be_cut = taken.log_bytes >= self._kept
+        except (DockerError, aiohttp.ClientError, OSError) as error:
+            log.warning("a container's log cannot be read", kind=type(error).__name__)
+            self.may_be_cut = True
+
+    async def state(self) -> dict[str, Any]:
+        """What the engine says of it now. :raises DockerError, aiohttp.ClientError:"""
+        return dict((await self._container.show())["State"])
+
+    async def age(self) -> Age:
+        try:
+            state = await self.state()
+            now = datetime.fromisoformat((await self._container.docker.system.info())["SystemTime"])
+        except (DockerError, aiohttp.ClientError) as error:
+            raise _engine_gone(error) from None
+        running = bool(state["Running"])
+        ended = now if running else datetime.fromisoformat(state["FinishedAt"])
+        return Age((ended - datetime.fromisoformat(state["StartedAt"])).total_seconds(), running)
+
+    async def release(self) -> None:
+        await self._close_stream()
 
     async def wait(self) -> Ended:
         try:

@@ -8,6 +8,9 @@ from compute_horde.executor.settings import MIB, ExecutorSettings
 OWNER_LABEL = "compute-horde.executor"
 TOKEN_LABEL = "compute-horde.token"  # noqa: S105 - a label's name
 READ_ONLY_LABEL = "compute-horde.read-only-root"
+LOG_DRIVERS = ("local", "json-file")
+LOG_FILES = 2
+"""Of ``log_bytes`` each; when both are full, the older is dropped."""
 
 
 def container_config(spec: ContainerSpec, settings: ExecutorSettings, facts: EngineFacts) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def _host_config(spec: ContainerSpec, settings: ExecutorSettings, facts: EngineF
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "fsize", "Soft": settings.disk_bytes, "Hard": settings.disk_bytes},
         ],
-        "LogConfig": {"Type": "none", "Config": {}},
+        "LogConfig": _log_config(settings, facts),
         "Mounts": [{"Type": "bind", "Source": str(m.source), "Target": m.target} for m in spec.mounts],
     }
     if spec.image.read_only_root:
@@ -52,3 +55,15 @@ def _host_config(spec: ContainerSpec, settings: ExecutorSettings, facts: EngineF
         host["Runtime"] = "nvidia"
         host["DeviceRequests"] = [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}]
     return host
+
+
+def _log_config(settings: ExecutorSettings, facts: EngineFacts) -> dict[str, Any]:
+    """A log from which an executor that takes the container over reads again what was printed.
+
+    ``local`` keeps every byte and costs the least; ``json-file`` spoils what is not UTF-8.
+    """
+    driver = next((name for name in LOG_DRIVERS if name in facts.log_drivers), "none")
+    config = {"max-size": str(settings.log_bytes), "max-file": str(LOG_FILES)}
+    if driver == "local":
+        config["compress"] = "false"
+    return {"Type": driver, "Config": {} if driver == "none" else config}

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compute_horde.executor.errors import failure
-from compute_horde.executor.runtime import STDOUT, ContainerSpec, Ended, EngineFacts, Image, Sink
+from compute_horde.executor.runtime import (
+    STDOUT,
+    Age,
+    ContainerSpec,
+    Ended,
+    EngineFacts,
+    Image,
+    Note,
+    Sink,
+    nothing,
+)
+from compute_horde.lifecycle.clock import elapsed
 
 DIGEST = f"sha256:{'1' * 64}"
 FACTS = EngineFacts(version="fake", memory_limit=True, pids_limit=True, runtimes=frozenset({"runc"}), cpus=2)
@@ -58,23 +69,44 @@ PROGRAMS: Mapping[str, Program] = {"true": _true, "false": _false, "sleep": _sle
 
 
 class FakeContainer:
-    """A :class:`~.runtime.RunningContainer`."""
+    """A :class:`~.runtime.RunningContainer`, and what the engine keeps of it when its executor dies."""
 
-    def __init__(self, process: FakeProcess, program: Program, gone: Callable[[], None]) -> None:
-        self._process, self._gone = process, gone
-        self._task: asyncio.Task[int] = asyncio.ensure_future(_run(program, process))
+    def __init__(self, spec: ContainerSpec, program: Program, engine: "FakeRuntime", sink: Sink) -> None:
+        self._process, self._program, self._engine = FakeProcess(spec, self._print), program, engine
+        self._sink, self._printed = sink, list[tuple[int, bytes]]()
+        self._task: asyncio.Task[int] | None = None
         self._killed_as = 143
+        self._started_at = self._ended_at = 0.0
+        self.may_be_cut = False
+        self.starts = 0
+
+    @property
+    def was_started(self) -> bool:
+        return self._task is not None
+
+    def start(self) -> None:
+        self.starts += 1
+        self._started_at = self._engine.clock()
+        self._task = asyncio.ensure_future(_run(self._program, self._process))
+        self._task.add_done_callback(self._note_end)
+
+    def read_again(self, sink: Sink) -> None:
+        """Give ``sink`` all that was printed, and what will be; the former gets nothing more."""
+        self._sink = sink
+        for stream, data in self._printed:
+            sink(stream, data)
 
     async def wait(self) -> Ended:
-        await asyncio.wait({self._task})
-        if self._task.cancelled():
+        task = self._running()
+        await asyncio.wait({task})
+        if task.cancelled():
             return Ended(self._killed_as, False)
-        if isinstance(self._task.exception(), OutOfMemory):
+        if isinstance(task.exception(), OutOfMemory):
             return Ended(137, True)
-        return Ended(self._task.result(), False)
+        return Ended(task.result(), False)
 
     async def stop(self, grace_s: float) -> None:
-        if not self._task.done():
+        if self._task is not None and not self._task.done():
             self._killed_as = 143 if grace_s else 137
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -82,9 +114,32 @@ class FakeContainer:
     async def written_bytes(self) -> int:
         return self._process.written
 
+    async def age(self) -> Age:
+        running = not self._running().done()
+        return Age((self._engine.clock() if running else self._ended_at) - self._started_at, running)
+
+    async def release(self) -> None:
+        self._sink = _ignore
+
     async def remove(self) -> None:
         await self.stop(0)
-        self._gone()
+        self._engine.containers.pop(self._process.spec.name, None)
+
+    def _print(self, stream: int, data: bytes) -> None:
+        self._printed.append((stream, data))
+        self._sink(stream, data)
+
+    def _running(self) -> "asyncio.Task[int]":
+        if self._task is None:
+            raise failure("engine_unavailable", "The container was not started.")
+        return self._task
+
+    def _note_end(self, _: "asyncio.Task[int]") -> None:
+        self._ended_at = self._engine.clock()
+
+
+def _ignore(stream: int, data: bytes) -> None:
+    """A sink for what nobody reads."""
 
 
 async def _run(program: Program, process: FakeProcess) -> int:
@@ -93,7 +148,10 @@ async def _run(program: Program, process: FakeProcess) -> int:
 
 @dataclass
 class FakeRuntime:
-    """A :class:`~.runtime.ContainerRuntime`. ``programs``: by the command's first word, beside the usual ones."""
+    """A :class:`~.runtime.ContainerRuntime`. ``programs``: by the command's first word, beside the usual ones.
+
+    Containers outlive the executor that began them: hand the same engine to the next. ``clock``: in seconds.
+    """
 
     images: Mapping[str, Image] = field(default_factory=lambda: {"image": Image(DIGEST, False)})
     programs: Mapping[str, Program] = field(default_factory=dict)
@@ -101,6 +159,7 @@ class FakeRuntime:
     pulled: list[str] = field(default_factory=list)
     specs: list[ContainerSpec] = field(default_factory=list)
     containers: dict[str, FakeContainer] = field(default_factory=dict)
+    clock: Callable[[], float] = elapsed
 
     async def check(self) -> EngineFacts:
         if not (self.facts.memory_limit and self.facts.pids_limit):
@@ -114,7 +173,7 @@ class FakeRuntime:
             raise failure("image_not_found", f"There is no image {ref!r}.")
         return self.images[ref]
 
-    async def start(self, spec: ContainerSpec, sink: Sink) -> FakeContainer:
+    async def start(self, spec: ContainerSpec, sink: Sink, begun: Note = nothing) -> FakeContainer:
         await asyncio.sleep(0)
         if spec.gpu and not self.facts.gpu:
             raise failure("gpu_unavailable", "There is no GPU.")
@@ -122,10 +181,31 @@ class FakeRuntime:
         program = {**PROGRAMS, **self.programs}.get(command)
         if program is None:
             raise failure("container_start_failed", f"The image has no {command!r}.")
+        if (there := self.containers.get(spec.name)) is not None and there.was_started:
+            raise failure("executor_disconnected", "The job's container has run already.")
         self.specs.append(spec)
-        container = FakeContainer(FakeProcess(spec, sink), program, lambda: self._forget(spec.name))
-        self.containers[spec.name] = container
+        container = self.containers[spec.name] = FakeContainer(spec, program, self, sink)
+        try:
+            await begun()
+            await asyncio.sleep(0)
+        except BaseException:
+            del self.containers[spec.name]
+            raise
+        container.start()
         return container
+
+    async def resume(self, name: str, sink: Sink) -> FakeContainer | None:
+        await asyncio.sleep(0)
+        if (found := self.containers.get(name)) is None:
+            return None
+        found.read_again(sink)
+        if not found.was_started:
+            found.start()
+        return found
+
+    async def remove(self, name: str) -> None:
+        if (found := self.containers.get(name)) is not None:
+            await found.remove()
 
     async def remove_leftovers(self, alive: Callable[[], frozenset[str]]) -> int:
         names = {f"ch-{token}-job" for token in alive()}
@@ -136,6 +216,3 @@ class FakeRuntime:
 
     async def close(self) -> None:
         """There is nothing to give back."""
-
-    def _forget(self, name: str) -> None:
-        self.containers.pop(name, None)

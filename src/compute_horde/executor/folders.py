@@ -1,6 +1,7 @@
 """The folders of one job, and how an executor knows which jobs are alive on this machine."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -8,10 +9,14 @@ import stat
 from pathlib import Path
 
 from compute_horde.executor.confined import remove_tree
+from compute_horde.executor.state import STATE, load_state
+from compute_horde.executor.timing import Clocks
 
 TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 SHARED = ("volume", "output", "specs", "artifacts")
 PRIVATE = ("logs", "transfer")
+STANDBY_SECONDS = 0.1
+"""How often a stand-by looks whether the other is gone."""
 
 
 def prepare_work_dir(folder: Path) -> None:
@@ -40,15 +45,46 @@ class JobFolders:
         self.logs, self.transfer = (self.root / name for name in PRIVATE)
         self._lock = -1
 
+    async def claim(self, clocks: Clocks) -> bool:
+        """Lock the folder, made if need be. While another has the job, wait; False when that one has ended it.
+
+        :raises OSError: the folder cannot be made or locked.
+        """
+        seen = False
+        while True:
+            if not seen:
+                self.root.mkdir(mode=0o700, exist_ok=True)
+            try:
+                self._lock = _lock(self.root / "lock", 0 if seen else os.O_CREAT)
+            except FileNotFoundError:
+                if seen:
+                    return False
+            except BlockingIOError:  # a clean-up locks folders as well, but only those without a state
+                seen = seen or (self.root / STATE).exists()
+                await clocks.sleep_until(clocks.elapsed() + STANDBY_SECONDS)
+            else:
+                return True
+
+    def lock(self, flags: int = 0) -> None:
+        """Lock what is there. :raises BlockingIOError, FileNotFoundError:"""
+        self._lock = _lock(self.root / "lock", flags)
+
     def create(self) -> None:
-        """:raises BlockingIOError: another process runs this very job."""
-        self.root.mkdir(mode=0o700, exist_ok=True)
-        self._lock = _lock(self.root / "lock", os.O_CREAT)
+        """Make what is missing. :raises BlockingIOError: another process runs this very job."""
+        if self._lock < 0:
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            self.lock(os.O_CREAT)
         for name in PRIVATE:
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         for name in SHARED:
             (self.root / name).mkdir(exist_ok=True)
             (self.root / name).chmod(0o777)
+
+    def empty_inputs(self) -> None:
+        """Take back what an interrupted download has left."""
+        for folder in (self.volume, self.transfer):
+            remove_tree(folder)
+        self.create()
 
     def open_up(self) -> None:
         """Let any user in the container use what was put into the volume."""
@@ -66,6 +102,11 @@ class JobFolders:
                 remove_tree(target)
             (self.logs / name).replace(target)
 
+    def empty(self) -> None:
+        """Delete all but what the last message needs. :raises OSError: files of another user."""
+        for name in (*SHARED, *PRIVATE):
+            remove_tree(self.root / name)
+
     def remove(self) -> None:
         """Delete everything. :raises OSError: files of another user, when this is not root."""
         if self._lock < 0:
@@ -73,38 +114,57 @@ class JobFolders:
         try:
             remove_tree(self.root)
         finally:
+            self.release()
+
+    def release(self) -> None:
+        """Leave everything to the next who claims it."""
+        if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
 def _lock(path: Path, flags: int = 0) -> int:
+    """:raises BlockingIOError: another has it. :raises FileNotFoundError: it was deleted with its folder."""
     descriptor = os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino != path.stat(follow_symlinks=False).st_ino:
+            raise FileNotFoundError(errno.ENOENT, "the lock belongs to a folder that is gone")
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def alive_tokens(work_dir: Path) -> frozenset[str]:
-    """The tokens of jobs that some process of this machine runs in ``work_dir``."""
-    alive = set()
+def kept_tokens(work_dir: Path, wall: float) -> frozenset[str]:
+    """The tokens of jobs that some process of this machine runs in ``work_dir``, or may still take over."""
+    kept = set()
     for root in work_dir.iterdir():
         try:
             os.close(_lock(root / "lock"))
         except BlockingIOError:
-            alive.add(root.name)
+            kept.add(root.name)
         except OSError:
             continue
-    return frozenset(alive)
+        else:
+            if _is_kept(root, wall):
+                kept.add(root.name)
+    return frozenset(kept)
 
 
-def remove_dead(work_dir: Path) -> None:
-    """Delete the folders of jobs that no process runs. Their containers must be gone."""
+def remove_dead(work_dir: Path, wall: float) -> None:
+    """Delete the folders of jobs that no process runs and none may take over. Their containers must be gone."""
     for root in work_dir.iterdir():
         if TOKEN.fullmatch(root.name) and (root / "lock").exists():
             folders = JobFolders(work_dir, root.name)
-            with contextlib.suppress(BlockingIOError):
-                folders.create()
-                folders.remove()
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                folders.lock()
+                if _is_kept(root, wall):
+                    folders.release()
+                else:
+                    folders.remove()
+
+
+def _is_kept(root: Path, wall: float) -> bool:
+    state = load_state(root)
+    return state is not None and wall < state.keep_until

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from compute_horde.executor.errors import failure
+from compute_horde.executor.errors import JobFailure, failure
+from compute_horde.executor.state import KEEP_SECONDS, Stamp, State
 from compute_horde.lifecycle.deadlines import Limits
 from compute_horde.protocol.validator_miner import V0InitialJobRequest
 
@@ -33,3 +34,24 @@ class StageLimits:
             raise failure("protocol_error", "The job request sets no time limit.")
         whole = float(request.timeout_seconds)
         return cls(whole, 0, 0, 0, whole)
+
+    @property
+    def whole(self) -> float:
+        """From the end of the start-up to the last message, all used up."""
+        return self.leeway + self.download + self.execution + self.upload
+
+
+def first_state(initial: V0InitialJobRequest, token: str, now: Stamp, startup_until: float) -> State:
+    """The state of a job that begins: it is kept for all its limits and :data:`KEEP_SECONDS`."""
+    try:
+        whole = StageLimits.of(initial).whole
+    except JobFailure:
+        whole = 0.0  # it will be told of that
+    keep_s = max(0.0, startup_until - now.elapsed) + whole + KEEP_SECONDS
+    return State(
+        token=token,
+        job_uuid=initial.job_uuid,
+        written=now,
+        keep_until=now.wall + keep_s,
+        startup_until=startup_until,
+    )

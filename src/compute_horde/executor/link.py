@@ -1,12 +1,15 @@
 """The executor's side of the WebSocket to its miner: one conversation that outlives its connections (G47)."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from compute_horde.executor.timing import Clocks
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
 from compute_horde.protocol.control import (
     MAX_LOGS_WAITING,
@@ -27,9 +30,15 @@ CLOSE_GRACE_SECONDS = 0.5
 LAST_ANSWERS_CHARS = 512 * 1024
 """Output that followers may get while the last message waits."""
 
+REDIAL_PAUSE_SECONDS = 1.0
+"""The longest pause between two dials: a miner that is back waits no longer for its executors."""
+
 _ORDERLY = (1000, 1001)
 
 T = TypeVar("T")
+
+Heard = Callable[[Message, str], None]
+"""Told of the first initial request, job request and wish to cancel, with the frame as it came."""
 
 
 class LinkLost(ConnectionError):  # noqa: N818 - an event
@@ -54,9 +63,20 @@ class MinerLink:
     Answers about output are not: they go out when no message waits, on the connection that asked, or never.
     """
 
-    def __init__(self, dialer: Dialer, miner_url: str, token: str, redial_s: float = REDIAL_SECONDS) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        miner_url: str,
+        token: str,
+        redial_s: float = REDIAL_SECONDS,
+        *,
+        clocks: Clocks | None = None,
+        heard: Heard | None = None,
+    ) -> None:
         self._dialer, self._url = dialer, miner_url.rstrip("/") + EXECUTOR_PATH + token
         self._token, self._redial_s = token, redial_s
+        self._clocks, self._heard = clocks or Clocks(), heard or _forget
+        self._persist_until = 0.0
         loop = asyncio.get_running_loop()
         self._initial: asyncio.Future[V0InitialJobRequest] = loop.create_future()
         self._job: asyncio.Future[V0JobRequest] = loop.create_future()
@@ -68,6 +88,24 @@ class MinerLink:
         self._extensions: frozenset[Extension] = frozenset()
         self._more, self.finished = asyncio.Event(), False
         self._served = asyncio.create_task(self._serve())
+
+    def persist(self, until: float) -> None:
+        """Look for a lost miner until this moment (``elapsed``), and for ``redial_s`` at least."""
+        self._persist_until = until
+
+    def restore(self, initial: str | None, job: str | None, *, cancelled: bool) -> None:
+        """What an earlier executor was told by the miner, which may be away now. Unreadable, it is waited for."""
+        for frame in (initial, job):
+            if frame is not None:
+                with contextlib.suppress(MalformedFrame):
+                    self._request(parse_frame(MINER_TO_EXECUTOR, frame))
+        if cancelled:
+            _settle(self._cancel, None)
+
+    @property
+    def has_job(self) -> bool:
+        """Whether the full job request has come."""
+        return self._job.done()
 
     async def initial(self) -> V0InitialJobRequest:
         """The initial request. :raises LinkLost:"""
@@ -101,16 +139,22 @@ class MinerLink:
             self._answers.append(response.to_frame())
             self._more.set()
 
-    def finish(self, last: Message) -> None:
-        """Queue the last message; nothing may follow it, and few answers may go before it."""
+    def finish(self, last: Message | str) -> None:
+        """Queue the last message, or its frame; nothing may follow it, and few answers may go before it."""
         while sum(len(answer) for answer in self._answers) > LAST_ANSWERS_CHARS:
             self._answers.popleft()
         self.finished = True
-        self.send(last)
+        self._outbox.append(last if isinstance(last, str) else last.to_frame())
+        self._more.set()
 
     async def drained(self) -> None:
         """After :meth:`finish`: return when the last message has been delivered, or never can be."""
         await asyncio.wait({self._served})
+
+    async def drained_within(self, seconds: float) -> bool:
+        """Like :meth:`drained`, for so long; whether it came to that."""
+        await asyncio.wait({self._served}, timeout=seconds)
+        return self._served.done()
 
     async def close(self) -> None:
         self._served.cancel()
@@ -119,6 +163,8 @@ class MinerLink:
             self._served.exception()
 
     async def _or_lost(self, wanted: "asyncio.Future[T]") -> T:
+        if wanted.done():  # at once: a deadline that has passed must not be taken for a missing answer
+            return wanted.result()
         either: set[asyncio.Future[Any]] = {wanted, self._served}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if wanted.done():
@@ -141,20 +187,20 @@ class MinerLink:
                 await channel.close()
 
     async def _dial(self) -> Channel:
-        try:
-            async with asyncio.timeout(self._redial_s):
-                for pause in backoff(first_s=0.05, cap_s=5):
-                    try:
-                        return await self._dialer.dial(
-                            self._url, headers=announcement(), max_frame_bytes=MAX_MINER_FRAME_BYTES
-                        )
-                    except DialFailed as error:
-                        why = type(error.__cause__ or error).__name__
-                        log.debug("cannot reach the miner", why=why)
-                    await asyncio.sleep(pause)
-        except TimeoutError:
-            pass
-        raise LinkLost("the miner cannot be reached")
+        since = self._clocks.elapsed()
+        pauses = backoff(first_s=0.05, cap_s=REDIAL_PAUSE_SECONDS)
+        while True:
+            until = max(self._persist_until, since + self._redial_s)
+            try:
+                async with self._clocks.timeout_at(min(until, self._clocks.elapsed() + self._redial_s)):
+                    return await self._dialer.dial(
+                        self._url, headers=announcement(), max_frame_bytes=MAX_MINER_FRAME_BYTES
+                    )
+            except (DialFailed, TimeoutError) as error:
+                log.debug("cannot reach the miner", why=type(error.__cause__ or error).__name__)
+            if (left := until - self._clocks.elapsed()) <= 0:
+                raise LinkLost("the miner cannot be reached")
+            await asyncio.sleep(min(next(pauses), left))
 
     async def _converse(self, channel: Channel) -> None:
         """Send and receive until the last message is away. :raises ChannelClosed, LinkLost:"""
@@ -199,19 +245,19 @@ class MinerLink:
 
     async def _listen(self, channel: Channel) -> None:
         for number in itertools.count():
+            frame = await channel.receive()
             try:
-                message = parse_frame(MINER_TO_EXECUTOR, await channel.receive())
+                message = parse_frame(MINER_TO_EXECUTOR, frame)
             except MalformedFrame as error:
                 log.warning("the miner sent a frame that makes no sense", error=str(error))
                 continue
             match message:
-                case V0InitialJobRequest():
-                    _settle(self._initial, message)
-                case V0JobRequest():
-                    _settle(self._job, message)
+                case V0InitialJobRequest() | V0JobRequest():
+                    if self._request(message):
+                        self._heard(message, frame)
                 case V0CancelJobRequest():
-                    if self._is_ours(message.job_uuid):
-                        _settle(self._cancel, None)
+                    if self._is_ours(message.job_uuid) and _settle(self._cancel, None):
+                        self._heard(message, frame)
                 case V0JobLogsRequest():
                     if self._is_ours(message.job_uuid) and self._source is not None:
                         self._source.ask(message)
@@ -219,6 +265,15 @@ class MinerLink:
                     if number == 0 or not self._initial.done():
                         raise LinkLost("the miner does not know this executor's token")
                     log.warning("the miner reported an error", details=self._without_token(message))
+
+    def _request(self, message: Message) -> bool:
+        """Take a request; whether it is the first of its kind."""
+        match message:
+            case V0InitialJobRequest():
+                return _settle(self._initial, message)
+            case V0JobRequest():
+                return _settle(self._job, message)
+        return False
 
     def _is_ours(self, job_uuid: str) -> bool:
         """Whether a message is about this job, which the initial request names."""
@@ -231,9 +286,16 @@ class MinerLink:
         return (message.details or "").replace(self._token, "<token>")[:500]
 
 
-def _settle(future: "asyncio.Future[T]", value: T) -> None:
-    if not future.done():
-        future.set_result(value)
+def _forget(message: Message, frame: str) -> None:
+    """A :data:`Heard` for those who keep nothing."""
+
+
+def _settle(future: "asyncio.Future[T]", value: T) -> bool:
+    """Whether this is the first value."""
+    if future.done():
+        return False
+    future.set_result(value)
+    return True
 
 
 async def _cancel(*tasks: "asyncio.Task[None]") -> None:

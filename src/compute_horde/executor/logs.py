@@ -1,8 +1,10 @@
 """What a job prints: whole in a bounded file, and head and tail of it in bounded memory."""
 
+import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
+from compute_horde.executor.order import Order
 from compute_horde.executor.printed import Printed
 from compute_horde.executor.runtime import STDERR, STDOUT
 
@@ -57,10 +59,13 @@ class StreamLog:
 
 
 class JobLog:
-    """Both streams of a job, kept where the job cannot reach them; ``printed`` is told of both in their order."""
+    """Both streams of a job, kept where the job cannot reach them; ``printed`` is told of both in their order.
+
+    Fed again from the beginning, in another process, it takes both in the same order as the first time.
+    """
 
     def __init__(self, folder: Path, cap: int, printed: Printed) -> None:
-        self._printed = printed
+        self._printed, self._order = printed, Order(folder / "order", _alone(folder))
         self._streams = {
             STDOUT: StreamLog(folder / "stdout.txt", cap),
             STDERR: StreamLog(folder / "stderr.txt", cap),
@@ -68,8 +73,13 @@ class JobLog:
 
     def feed(self, stream: int, data: bytes) -> None:
         """The container's sink."""
-        self._streams[STDERR if stream == STDERR else STDOUT].feed(data)
-        self._printed.feed(stream, data)
+        for one, piece in self._order.arrange(STDERR if stream == STDERR else STDOUT, data):
+            self._take(one, piece)
+
+    def finish(self) -> None:
+        """Take what was held back: the engine has no more."""
+        for one, piece in self._order.rest():
+            self._take(one, piece)
 
     @property
     def stdout(self) -> str:
@@ -81,6 +91,22 @@ class JobLog:
 
     def close(self) -> None:
         """The output is over. Twice is fine."""
+        self.finish()
+        self._order.close()
         self._printed.end()
         for stream in self._streams.values():
             stream.close()
+
+    def _take(self, stream: int, data: bytes) -> None:
+        self._streams[stream].feed(data)
+        self._printed.feed(stream, data)
+
+
+def _alone(folder: Path) -> tuple[int, int]:
+    """The one stream that an earlier reader has found something in, and the size of that."""
+    sizes = dict[int, int]()
+    for stream, name in ((STDOUT, "stdout.txt"), (STDERR, "stderr.txt")):
+        with contextlib.suppress(FileNotFoundError):
+            if size := (folder / name).stat().st_size:
+                sizes[stream] = size
+    return next(iter(sizes.items())) if len(sizes) == 1 else (0, 0)

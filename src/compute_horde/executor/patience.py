@@ -42,11 +42,12 @@ async def in_thread(stop: threading.Event, function: Callable[P, T], /, *args: P
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         stop.set()
-        await unbroken(_settled(working))
+        await unbroken(settled(working))
         raise
 
 
-async def _settled(work: "asyncio.Future[T]") -> None:
+async def settled(work: "asyncio.Future[T]") -> None:
     """Its end, whatever it brought."""
     await asyncio.wait({work})
-    work.exception()
+    if not work.cancelled():
+        work.exception()

@@ -1,6 +1,6 @@
 """The port to a container engine. :mod:`.docker` is the real one, :mod:`.fake` its tested twin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -9,6 +9,12 @@ STDOUT, STDERR = 1, 2
 
 Sink = Callable[[int, bytes], None]
 """Takes what a container prints: the stream (:data:`STDOUT` or :data:`STDERR`) and the bytes. Must not block."""
+
+Note = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    """A :data:`Note` of nothing."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class EngineFacts:
     pids_limit: bool
     runtimes: frozenset[str]
     cpus: int
+    log_drivers: frozenset[str] = frozenset({"local"})
 
     @property
     def gpu(self) -> bool:
@@ -53,7 +60,11 @@ class ContainerSpec:
 
     @property
     def name(self) -> str:
-        return f"ch-{self.token}-job"
+        return self.name_of(self.token)
+
+    @staticmethod
+    def name_of(token: str) -> str:
+        return f"ch-{token}-job"
 
 
 class Ended(NamedTuple):
@@ -63,8 +74,28 @@ class Ended(NamedTuple):
     out_of_memory: bool
 
 
+class Age(NamedTuple):
+    """How long a container has run, in seconds by the engine's clock, and whether it still does."""
+
+    seconds: float
+    running: bool
+
+
 class RunningContainer(Protocol):
     """One started container. Methods may be called concurrently; after ``remove`` none but ``remove``."""
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether the engine may have dropped some output before it was read: only of one that was resumed."""
+        ...
+
+    async def age(self) -> Age:
+        """See :class:`Age`."""
+        ...
+
+    async def release(self) -> None:
+        """Read nothing more, and leave the container as it is."""
+        ...
 
     async def wait(self) -> Ended:
         """Return when it has ended and all that it printed has gone to the sink. Cancelling leaves it running."""
@@ -99,11 +130,26 @@ class ContainerRuntime(Protocol):
         """
         ...
 
-    async def start(self, spec: ContainerSpec, sink: Sink) -> RunningContainer:
+    async def start(self, spec: ContainerSpec, sink: Sink, begun: Note = nothing) -> RunningContainer:
         """Create and start; every byte printed goes to ``sink``. Failed or cancelled, it leaves no container.
 
-        :raises JobFailure: ``container_start_failed``, or ``gpu_unavailable``.
+        ``begun`` is awaited while the container is created, and done before it is started: a container whose
+        ``begun`` was never called has never run.
+
+        :raises JobFailure: ``container_start_failed``, ``gpu_unavailable``, or ``executor_disconnected``: there is
+            one of this name that has run.
         """
+        ...
+
+    async def resume(self, name: str, sink: Sink) -> RunningContainer | None:
+        """Take over the container of this name; all that it printed since its beginning goes to ``sink``.
+
+        One that was created and not started is started. None: there is no such container.
+        """
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove the container of this name. Fine when there is none."""
         ...
 
     async def remove_leftovers(self, alive: Callable[[], frozenset[str]]) -> int:

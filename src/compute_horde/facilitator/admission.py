@@ -94,7 +94,7 @@ def admit_job(body: Mapping[str, Any], signature: Signature, rules: SignatureRul
 
 
 def job_message(uuid: str, request: JobRequest, signature: Signature, body: Mapping[str, Any]) -> V2JobRequest:
-    """What the validator is sent.
+    """What the validator is sent; the wishes about scheduling only where there are any.
 
     :raises ApiError: 400 where it would not find the user's signature valid (section 3.4).
     """
@@ -117,6 +117,7 @@ def job_message(uuid: str, request: JobRequest, signature: Signature, body: Mapp
         upload_time_limit=request.upload_time_limit,
         streaming_start_time_limit=request.streaming_start_time_limit,
         streaming_details=StreamingClientDetails(public_key=streaming.public_key) if streaming else None,
+        scheduling=None if request.scheduling.is_default else request.scheduling,
     )
     _check_rebuilt(SignedFields.from_body(body), message.signed_fields())
     return message

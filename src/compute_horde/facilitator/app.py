@@ -7,9 +7,11 @@ from litestar.types import ControllerRouterHandler
 from compute_horde.facilitator.facilitator import Facilitator
 from compute_horde.facilitator.http import EXCEPTION_HANDLERS, announce_extensions, current_session
 from compute_horde.facilitator.http_events import events
+from compute_horde.facilitator.http_explanation import explain_job
 from compute_horde.facilitator.http_jobs import cancel_job, create_job, get_job, list_jobs
 from compute_horde.facilitator.http_login import live, login, nonce, ready
 from compute_horde.facilitator.http_logs import job_logs
+from compute_horde.facilitator.http_replicas import ask_validator
 from compute_horde.facilitator.http_reports import get_feedback, give_feedback, report_cheated_job
 from compute_horde.facilitator.openapi import OPENAPI
 from compute_horde.facilitator.ws import validators
@@ -22,6 +24,7 @@ _CLIENT: list[ControllerRouterHandler] = [
     get_job,
     cancel_job,
     job_logs,
+    explain_job,
     report_cheated_job,
     get_feedback,
     give_feedback,
@@ -37,6 +40,7 @@ def create_app(facilitator: Facilitator) -> Litestar:
             live,
             ready,
             validators,
+            ask_validator,
             Router("/api/v1", route_handlers=_CLIENT, include_in_schema=False),
         ],
         dependencies={

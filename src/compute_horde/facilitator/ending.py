@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import structlog
 
-from compute_horde.facilitator.store import JobStore, UnknownJob
+from compute_horde.facilitator.rows import UnknownJob
+from compute_horde.facilitator.statuses import Change
+from compute_horde.facilitator.store import JobStore
 from compute_horde.facilitator.topics import announce
 from compute_horde.facilitator.validators import Links
 from compute_horde.lifecycle.failures import problem
@@ -38,11 +40,12 @@ class Endings:
     async def _end(self, job_uuid: str, to: JobState, metadata: StatusMetadata) -> None:
         text = metadata.model_dump_json(exclude_none=True)
         try:
-            user = await self._store.add_status(job_uuid, to, text, Participant.FACILITATOR, self._now())
+            change = Change(job_uuid, to, text, Participant.FACILITATOR)
+            moved = await self._store.add_status(change, self._now())
         except (UnknownJob, IllegalTransition):
             return
         self._links.forget(job_uuid)
-        announce(self._bus, user, job_uuid)
+        announce(self._bus, moved.user, job_uuid)
         log.warning("job ended by the facilitator", job_uuid=job_uuid, state=to.value)
 
 

@@ -16,12 +16,16 @@ from litestar.types import Message as ASGIMessage
 
 from compute_horde.facilitator.errors import NOT_FOUND, ApiError
 from compute_horde.facilitator.facilitator import Facilitator
+from compute_horde.facilitator.job_view import Viewer
 from compute_horde.facilitator.login import Session
 from compute_horde.protocol.base import Message
 from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announced, announcement
+from compute_horde.storage.errors import StorageError
 
 log = structlog.get_logger(__name__)
 JSON = "application/json"
+NO_DATABASE = "The facilitator's database cannot be used at the moment; try again."
+RETRY_SECONDS = 5
 _EXTENSIONS = announcement(HTTP_EXTENSIONS)
 AnyRequest = Request[Any, Any, Any]
 Desk = NamedDependency[Facilitator]
@@ -61,9 +65,10 @@ def current_session(request: AnyRequest, desk: Desk) -> Session:
     return desk.login.session(request.headers.get("authorization"))
 
 
-def knows_cancelled(request: AnyRequest) -> bool:
-    """Whether this client can be shown the status ``cancelled``."""
-    return Extension.CANCEL in announced(request.headers)
+def viewer(request: AnyRequest) -> Viewer:
+    """What this client can be shown."""
+    knows = announced(request.headers)
+    return Viewer(knows_cancelled=Extension.CANCEL in knows, knows_queue=Extension.QUEUE in knows)
 
 
 async def announce_extensions(message: ASGIMessage, _scope: Scope) -> None:
@@ -81,6 +86,12 @@ def _on_http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes
     return answer(body, error.status_code, dict(error.headers or {}))
 
 
+def _on_storage_error(request: AnyRequest, error: StorageError) -> Response[bytes]:
+    """Nothing is lost: what could not be stored was not promised."""
+    log.error("database not available", path=request.url.path, error=str(error))
+    return answer({"detail": NO_DATABASE}, 503, {"Retry-After": str(RETRY_SECONDS)})
+
+
 def _on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     log.error("request failed", path=request.url.path, exc_info=error)
     return answer({"detail": "Internal server error."}, 500)
@@ -89,5 +100,6 @@ def _on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {
     ApiError: _on_api_error,
     HTTPException: _on_http_error,
+    StorageError: _on_storage_error,
     Exception: _on_crash,
 }

@@ -13,18 +13,28 @@ from compute_horde.facilitator.admission import (
     read_signature,
     time_budget,
 )
+from compute_horde.facilitator.delivering import Delivering
 from compute_horde.facilitator.errors import NO_JOB, ApiError, signature_invalid
-from compute_horde.facilitator.store import NO_METADATA, Conflict, JobStore, NewJob, StoredJob, UnknownJob
+from compute_horde.facilitator.registry import LiveLink
+from compute_horde.facilitator.rows import NO_METADATA, ClaimedElsewhere, Conflict, NewJob, StoredJob, UnknownJob
+from compute_horde.facilitator.statuses import Change, Moved, Reporter
+from compute_horde.facilitator.store import JobStore
+from compute_horde.facilitator.switchboard import Switchboard
 from compute_horde.facilitator.topics import announce
-from compute_horde.facilitator.validators import Link, Links
-from compute_horde.lifecycle.states import IllegalTransition, from_wire
+from compute_horde.facilitator.validators import Link, Links, frame_for
+from compute_horde.lifecycle.states import IllegalTransition, JobState, from_wire
 from compute_horde.protocol.compat.cancelled import without_disguise
 from compute_horde.protocol.details import StatusMetadata
-from compute_horde.protocol.enums import JobStatus, Participant
-from compute_horde.protocol.facilitator_validator import Response, V0JobStatusUpdate
+from compute_horde.protocol.enums import JobStatus
+from compute_horde.protocol.facilitator_validator import (
+    CLAIMED_ELSEWHERE,
+    Response,
+    V0JobStatusUpdate,
+)
 from compute_horde.protocol.sdk_facilitator import JobRequest
 from compute_horde.protocol.signing import SignatureScope
 from compute_horde.storage.bus import Bus
+from compute_horde.storage.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 NO_VALIDATOR = ["Could not select Validator"]
@@ -39,20 +49,23 @@ def is_uuid(text: str) -> bool:
 
 
 class Jobs:
-    """``on_deadline`` is told of every new deadline (UNIX seconds)."""
+    """``now``: the wall clock; ``clock``: the steady one; ``on_deadline`` is told of new deadlines by it."""
 
     def __init__(
         self,
         store: JobStore,
         links: Links,
+        board: Switchboard,
+        delivering: Delivering,
         bus: Bus,
         *,
         now: Callable[[], float],
+        clock: Callable[[], float],
         margin_s: float,
         on_deadline: Callable[[float], None],
     ) -> None:
-        self._store, self._links, self._bus = store, links, bus
-        self._now, self._margin, self._on_deadline = now, margin_s, on_deadline
+        self._store, self._links, self._board, self._delivering, self._bus = store, links, board, delivering, bus
+        self._now, self._clock, self._margin, self._on_deadline = now, clock, margin_s, on_deadline
 
     async def create(
         self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules
@@ -65,16 +78,15 @@ class Jobs:
         known = await self._store.by_signature(signature.raw.hex())
         request = admit_job(body, signature, rules.of_any_age() if known else rules)
         if known:
+            self._delivering.wake(known.row["validator"])  # it may be that its first answer was lost, and more
             return _again(known, request)
         message = job_message(str(uuid.uuid4()), request, signature, body)
-        target, frame = request.target_validator_hotkey, message.to_frame()
-        link = self._links.usable(target, self._now())
-        if link is None or len(frame.encode()) > link.max_frame_bytes:
-            raise _undeliverable(link, len(frame.encode()))
+        frame = message.to_frame()
+        link = await self._reachable(frame, request.target_validator_hotkey)
         new = NewJob(
             uuid=message.uuid,
             user=rules.user,
-            validator=target,
+            validator=request.target_validator_hotkey,
             signature=signature.raw.hex(),
             tag=request.tag,
             on_trusted_miner=request.on_trusted_miner,
@@ -83,21 +95,34 @@ class Jobs:
             budget_s=time_budget(request, self._margin),
             run_cross_validation=request.run_cross_validation,
             cross_validates=request.cross_validates,
+            queue_limit_s=request.queue_time_limit,
+            retry_backoff_s=request.retry_backoff,
+            attempts=request.attempts,
+            given_to=link.id if isinstance(link, Link) else None,
         )
         return await self._store_and_push(new, request)
 
+    async def _reachable(self, frame: str, validator: str) -> Link | LiveLink:
+        """The connection that could take the job, here or at another replica. :raises ApiError: 400: none can."""
+        found = self._board.here(validator) or next(iter(await self._board.live(validator)), None)
+        size = len(frame_for(found.extensions, frame).encode()) if found else 0
+        if found is None or size > found.max_frame_bytes:
+            raise _undeliverable(found, size)
+        return found
+
     async def _store_and_push(self, new: NewJob, request: JobRequest) -> StoredJob:
-        now = self._now()
+        clock = self._clock()
         try:
-            stored = await self._store.create(new, now)
+            stored = await self._store.create(new, self._now(), clock)
         except Conflict as conflict:
             if known := await self._store.by_signature(new.signature):  # sent twice at the same time
                 return _again(known, request)
             raise ApiError(400, {"cross_validates": [str(conflict)]}) from None
-        link = self._links.usable(new.validator, now)
-        if link is None or not self._links.give(link, new.uuid, new.frame):
-            self._links.keep(new.uuid)
-        self._on_deadline(now + new.budget_s)
+        except DatabaseUnavailable:  # perhaps it is stored all the same: then it is given to its validator
+            self._delivering.wake(new.validator)
+            raise
+        await self._delivering.push(new)
+        self._on_deadline(clock + new.budget_s)
         announce(self._bus, new.user, new.uuid)
         log.info("job created", job_uuid=new.uuid, user=new.user, validator=new.validator)
         return stored
@@ -109,37 +134,48 @@ class Jobs:
             raise ApiError(404, NO_JOB)
         return stored
 
-    async def report(self, update: V0JobStatusUpdate, validator: str) -> Response:
-        """Store one status of a validator's job; the answer that it is sent."""
+    async def report(self, update: V0JobStatusUpdate, link: Link) -> Response:
+        """Store one status of a validator's job; the answer that it is sent.
+
+        :raises DatabaseUnavailable: it could not be stored.
+        """
         if refusal := _refusal(update):
             return refusal
         state = from_wire(without_disguise(update.status, update.metadata))
         if state is None or update.status is JobStatus.CANCELLED:  # on this wire it travels disguised
             return Response.error("job.status_unknown", "This status is not known, and was not stored")
-        metadata = update.metadata.model_dump_json(exclude_none=True) if update.metadata else NO_METADATA
         try:
-            user = await self._store.add_status(
-                update.uuid, state, metadata, Participant.VALIDATOR, self._now(), validator
-            )
+            moved = await self._store.add_status(_change(update, state, link), self._now(), self._clock())
         except UnknownJob:
             return _not_found(update.uuid)
+        except ClaimedElsewhere as error:
+            log.info("claim refused", job_uuid=update.uuid, status=state.value, why=str(error))
+            return Response.error(CLAIMED_ELSEWHERE, "Another instance of this validator has the job; drop it")
         except IllegalTransition as error:
             log.warning("status refused", job_uuid=update.uuid, status=state.value, why=str(error))
             return Response.error("job.integrity_error", f"Status not stored: {error}")
-        if state.is_terminal:
-            self._links.forget(update.uuid)
-        announce(self._bus, user, update.uuid)
-        log.info("job status", job_uuid=update.uuid, status=state.value, validator=validator)
+        self._tell(update.uuid, moved)
+        log.info("job status", job_uuid=update.uuid, status=state.value, validator=link.hotkey)
         return Response(status="success")
 
-    async def hand_over(self, link: Link) -> None:
-        """Give a new connection every job that its validator has not confirmed, unless a newer one came since."""
-        waiting = await self._store.waiting(link.hotkey)
-        if self._links.usable(link.hotkey, self._now()) is not link:
-            return
-        for job_uuid, frame in waiting:
-            if not self._links.give(link, job_uuid, frame):
-                log.warning("job exceeds this connection's frame limit", job_uuid=job_uuid, validator=link.hotkey)
+    def _tell(self, job_uuid: str, moved: Moved) -> None:
+        if moved.deadline is None:
+            self._links.forget(job_uuid)
+        else:
+            self._on_deadline(moved.deadline)
+        announce(self._bus, moved.user, job_uuid)
+
+
+def _change(update: V0JobStatusUpdate, state: JobState, link: Link) -> Change:
+    told = update.metadata or StatusMetadata()
+    return Change(
+        uuid=update.uuid,
+        to=state,
+        metadata=told.model_dump_json(exclude_none=True) if update.metadata else NO_METADATA,
+        attempt=told.attempt.number if told.attempt else None,
+        queue=told.queue if state is JobState.QUEUED else None,
+        reporter=Reporter(link.hotkey, link.id, link.instance),
+    )
 
 
 def _again(known: StoredJob, request: JobRequest) -> StoredJob:
@@ -149,7 +185,7 @@ def _again(known: StoredJob, request: JobRequest) -> StoredJob:
     return known
 
 
-def _undeliverable(link: Link | None, size: int) -> ApiError:
+def _undeliverable(link: Link | LiveLink | None, size: int) -> ApiError:
     if link is None:
         return ApiError(400, NO_VALIDATOR)
     why = (

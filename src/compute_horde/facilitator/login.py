@@ -48,7 +48,7 @@ class Login:
         _check_address(hotkey)
         if not self._verifier(hotkey, nonce.encode("utf-8", "surrogatepass"), _signature(signature)):
             raise ApiError(401, {"error": "Invalid signature"})
-        if not await self._spent.spend(nonce, expires, now):
+        if not await self._spent.spend(nonce, expires):
             raise _refused(EXPIRED)
         if not self.is_allowed(hotkey):
             raise _refused("Hotkey not allowed")

@@ -1,20 +1,22 @@
 """A running job's output, as server-sent events: asked of its validator piece by piece (ours)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, assert_never
+from uuid import uuid4
 
 from compute_horde.facilitator.errors import NO_JOB, ApiError
-from compute_horde.facilitator.log_questions import LogQuestions, Question
 from compute_horde.facilitator.login import Session
+from compute_horde.facilitator.questions import Question, Questions
+from compute_horde.facilitator.rows import Outline
 from compute_horde.facilitator.seats import Seat, Seats
-from compute_horde.facilitator.store import JobStore, Outline
+from compute_horde.facilitator.store import JobStore
 from compute_horde.facilitator.streams import KEEP_ALIVE, KEEP_ALIVE_SECONDS, RETRY, Streams, happened
+from compute_horde.facilitator.switchboard import Switchboard
 from compute_horde.facilitator.topics import job_topic
-from compute_horde.facilitator.validators import Links
 from compute_horde.lifecycle.states import JobState
-from compute_horde.protocol.control import LOGS_HOLD_SECONDS, V0JobLogsResponse
+from compute_horde.protocol.control import LOGS_HOLD_SECONDS, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.sdk_facilitator import JobLogs, JobLogsEnd
 
@@ -50,13 +52,11 @@ class Logs:
         self,
         store: JobStore,
         streams: Streams,
-        links: Links,
-        questions: LogQuestions,
-        now: Callable[[], float],
+        board: Switchboard,
+        questions: Questions,
         pace: Pace,
     ) -> None:
-        self.store, self.links, self.questions = store, links, questions
-        self.now, self.pace = now, pace
+        self.store, self.board, self.questions, self.pace = store, board, questions, pace
         self.seats = Seats()
         self._streams = streams
 
@@ -66,7 +66,9 @@ class Logs:
             raise ApiError(404, NO_JOB)
         return self.seats.take(user, job_uuid)
 
-    async def stream(self, session: Session, job_uuid: str, position: int, seat: Seat) -> AsyncIterator[bytes]:
+    async def stream(
+        self, session: Session, job_uuid: str, position: int, seat: Seat
+    ) -> AsyncGenerator[bytes, None]:
         """SSE text: ``logs`` events, then one ``end``; no ``end`` when the login ends or the service stops.
 
         A job that ended before its executor said that there is no more ends as ``unavailable``: the rest is in
@@ -80,7 +82,7 @@ class Logs:
                     yield f": connected\n{RETRY}\n".encode()
                     while self._streams.is_open(session):
                         woken.clear()
-                        for text in follower.step(await self.store.outline(job_uuid, session.hotkey)):
+                        for text in await follower.step(await self.store.outline(job_uuid, session.hotkey)):
                             yield text
                         if follower.ended:
                             return
@@ -105,13 +107,13 @@ class _Follower:
         self._silent_since = self._clock()
         self.ended = False
 
-    def step(self, job: Outline | None) -> list[bytes]:
+    async def step(self, job: Outline | None) -> list[bytes]:
         """What to send now that the job is seen like this; first an answer that came before the job's end."""
         texts = self._read()
         if not self.ended and (job is None or job.state.is_terminal):
             texts.append(self._end("unavailable"))
         if job and not self.ended:
-            self._ask(job)
+            await self._ask(job)
             if not texts and self._clock() - self._silent_since >= self._logs.pace.keep_alive:
                 texts.append(KEEP_ALIVE)
         if texts:
@@ -132,7 +134,7 @@ class _Follower:
 
     def _read(self) -> list[bytes]:
         answer = self._question.answer if self._question else None
-        if answer is None:
+        if not isinstance(answer, V0JobLogsResponse):
             return []
         self._question, size = None, sum(len(piece.text) for piece in answer.pieces)
         if answer.pieces and answer.position <= self._position:  # would be sent again and again
@@ -161,7 +163,7 @@ class _Follower:
         self.ended = True
         return f"event: end\ndata: {JobLogsEnd(reason=reason).to_frame()}\n\n".encode()
 
-    def _ask(self, job: Outline) -> None:
+    async def _ask(self, job: Outline) -> None:
         """Ask, if it is time: the job has moved on, the pause is over, or an answer is overdue."""
         now = self._clock()
         if job.state is not self._state:
@@ -170,13 +172,14 @@ class _Follower:
                 self._ask_at = now if job.state in PRINTING else None
         if self._ask_at is None or now < self._ask_at:
             return
-        link = self._logs.links.usable(job.validator, self._logs.now())
         self.leave()
+        link = await self._logs.board.find(job)
         if link is None or Extension.LOGS not in link.extensions:
             self._ask_later()
         else:
             self._asked_at = now
-            self._question = self._logs.questions.ask(link, self._uuid, self._position, self._woken)
+            request = V0JobLogsRequest(job_uuid=self._uuid, request_id=uuid4().hex, position=self._position)
+            self._question = self._logs.questions.ask(link, request, self._woken)
             self._ask_at = now + self._logs.pace.answer
 
 

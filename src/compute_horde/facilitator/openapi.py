@@ -19,6 +19,7 @@ from litestar.openapi.spec import (
 from pydantic.json_schema import models_json_schema
 
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.explanation import Explanation
 from compute_horde.protocol.sdk_facilitator import (
     CheatReport,
     Feedback,
@@ -27,6 +28,7 @@ from compute_horde.protocol.sdk_facilitator import (
     JobLogs,
     JobLogsEnd,
     JobPage,
+    JobQueueEvent,
     JobRequest,
     LoginRequest,
     LoginResponse,
@@ -43,7 +45,10 @@ from compute_horde.protocol.signing import (
 
 _JSON, _SSE = "application/json", "text/event-stream"
 _SENT: tuple[type[Message], ...] = (LoginRequest, JobRequest, CheatReport, Feedback)
-_ANSWERED: tuple[type[Message], ...] = (NonceResponse, LoginResponse, Job, JobPage, JobEvent, JobLogs, JobLogsEnd)
+_ANSWERED: tuple[type[Message], ...] = (
+    *(NonceResponse, LoginResponse, Job, JobPage, Explanation),
+    *(JobEvent, JobQueueEvent, JobLogs, JobLogsEnd),
+)
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -128,6 +133,8 @@ def describe(
 ) -> type[Operation]:
     """The description of one operation. ``answers``: status to the name of a schema, or a media type."""
     statuses = {**answers, **({401: "Detail"} if session else {}), **({413: "Detail"} if body else {})}
+    if session or body:
+        statuses[503] = "Detail"  # the database is away
     responses = {str(status): _response(name) for status, name in sorted(statuses.items())}
     more = [*parameters, *(_SIGNATURE_PARAMETERS if signed else ())]
     request_body = RequestBody(content={_JSON: _media(body)}, required=True) if body else None

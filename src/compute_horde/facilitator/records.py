@@ -1,8 +1,9 @@
 """The smaller tables: the secret, spent nonces, cheat reports, feedback."""
 
+import contextlib
 import secrets as randomness
 
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from compute_horde.facilitator.tables import feedbacks, jobs, microseconds, reports, secrets, spent_nonces
@@ -13,12 +14,13 @@ from compute_horde.storage.database import Database
 
 async def kept_secret(database: Database) -> str:
     """The facilitator's own secret, made at the first start, so that tokens survive a restart."""
-    async with database.begin() as connection:
-        known = (await connection.execute(select(secrets.c.value).where(secrets.c.name == "token"))).scalar()
-        if known is None:
-            known = randomness.token_hex(32)
-            await connection.execute(insert(secrets).values(name="token", value=known))
-        return str(known)
+    kept = select(secrets.c.value).where(secrets.c.name == "token")
+    with contextlib.suppress(IntegrityError):  # another replica starts at the same time, and was quicker
+        async with database.begin() as connection:
+            if (await connection.execute(kept)).scalar() is None:
+                await connection.execute(insert(secrets).values(name="token", value=randomness.token_hex(32)))
+    async with database.read() as connection:
+        return str((await connection.execute(kept)).scalar_one())
 
 
 class SpentNonces:
@@ -27,11 +29,10 @@ class SpentNonces:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def spend(self, nonce: str, expires: float, now: float) -> bool:
-        """Whether this was the first use. Forgets those that have expired anyway."""
+    async def spend(self, nonce: str, expires: float) -> bool:
+        """Whether this was the first use. Those that have expired are forgotten by the housekeeping."""
         try:
             async with self._database.begin() as connection:
-                await connection.execute(delete(spent_nonces).where(spent_nonces.c.expires_us < microseconds(now)))
                 row = {"nonce": nonce, "expires_us": microseconds(expires)}
                 await connection.execute(insert(spent_nonces).values(row))
         except IntegrityError:

@@ -9,10 +9,13 @@ from pydantic import ValidationError
 from compute_horde.facilitator.admission import SignatureRules, admit_report, read_signature
 from compute_horde.facilitator.errors import ApiError, invalid_fields, signature_invalid
 from compute_horde.facilitator.records import Feedbacks, Reports
-from compute_horde.facilitator.validators import Link, Links, Outgoing
+from compute_horde.facilitator.switchboard import Switchboard
+from compute_horde.facilitator.topics import validator_topic
+from compute_horde.facilitator.validators import Link, Outgoing
 from compute_horde.protocol.facilitator_validator import V0JobCheated
 from compute_horde.protocol.sdk_facilitator import CheatReport, Feedback
 from compute_horde.protocol.signing import SignatureScope, canonical_text
+from compute_horde.storage.bus import Bus
 
 log = structlog.get_logger(__name__)
 
@@ -20,8 +23,8 @@ log = structlog.get_logger(__name__)
 class CheatReports:
     """Takes reports, and delivers each to the job's validator, now or when it is back."""
 
-    def __init__(self, reports: Reports, links: Links, now: Callable[[], float]) -> None:
-        self._reports, self._links, self._now = reports, links, now
+    def __init__(self, reports: Reports, board: Switchboard, bus: Bus, now: Callable[[], float]) -> None:
+        self._reports, self._board, self._bus, self._now = reports, board, bus, now
 
     async def add(self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules) -> None:
         """:raises ApiError: 400 or 404 with the body of section 2.8."""
@@ -43,16 +46,22 @@ class CheatReports:
         if not await self._reports.add(message, validator, self._now()):
             raise ApiError(400, {"error": "Cheat report already exists for this job"})
         log.info("cheat reported", job_uuid=report.job_uuid, validator=validator)
-        if link := self._links.usable(validator, self._now()):
+        if link := self._board.here(validator):
             self._push(link, report.job_uuid, message.to_frame())
+        else:
+            self._bus.notify(validator_topic(validator))
 
-    async def hand_over(self, link: Link) -> None:
-        """Give a new connection every report that could not be sent before, unless a newer one came since."""
+    async def hand_over(self, link: Link, *, is_new: bool) -> None:
+        """Give a connection every report that was not yet sent, unless a newer one came since."""
         waiting = await self._reports.waiting(link.hotkey)
-        if self._links.usable(link.hotkey, self._now()) is not link:
+        if not waiting or not await self._is_newest(link):
             return
         for job_uuid, frame in waiting:
             self._push(link, job_uuid, frame)
+
+    async def _is_newest(self, link: Link) -> bool:
+        newest = next(iter(await self._board.live(link.hotkey)), None)
+        return newest is None or newest.id == link.id
 
     def _push(self, link: Link, job_uuid: str, frame: str) -> None:
         if len(frame.encode()) > link.max_frame_bytes:

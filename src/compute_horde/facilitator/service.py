@@ -32,12 +32,12 @@ class FacilitatorService:
         """Where it listens, once started: ``http://127.0.0.1:PORT/``."""
         if self._server is None:
             raise RuntimeError("the facilitator is not started")
-        host = f"[{self._server.host}]" if ":" in self._server.host else self._server.host
-        return f"http://{host}:{self._server.port}/"
+        return _url(self._server)
 
     async def start(self) -> None:
         """Return when requests are answered. :raises OSError: the address is taken."""
         server = Server(create_app(self.facilitator), self._settings.host, self._settings.port)
+        self.facilitator.registry.replica_url = self._settings.replica_url or _url(server)
         try:
             await self.facilitator.open()
             await server.start()
@@ -55,3 +55,8 @@ class FacilitatorService:
         await self._server.stop()
         await self.facilitator.close()
         self._server = None
+
+
+def _url(server: Server) -> str:
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return f"http://{host}:{server.port}/"

@@ -18,7 +18,13 @@ class FacilitatorSettings(ServiceSettings):
     public_url: str | None = Field(
         None, description="Where clients reach this facilitator, for links between pages; default: as they asked."
     )
-    database_url: str = Field("sqlite+aiosqlite:///facilitator.db", description="SQLAlchemy URL of the database.")
+    replica_url: str | None = Field(
+        None,
+        description="Where other replicas on the same database reach this one; default: where it listens.",
+    )
+    database_url: str = Field(
+        "sqlite+aiosqlite:///facilitator.db", description="The database: SQLite or PostgreSQL, as a URL."
+    )
     chain_file: Path | None = Field(None, description="TOML file with the validators and the users.")
     secret: SecretStr | None = Field(
         None, description="Signs nonces and tokens. Default: made once and kept in the database."
@@ -32,4 +38,11 @@ class FacilitatorSettings(ServiceSettings):
     )
     cancel_limit: float = Field(
         60, gt=0, description="Seconds within which a validator must end a cancelled job; then it is ended for it."
+    )
+    retention_days: float = Field(7, gt=0, description="Days for which a finished job is kept.")
+    result_retention_days: float = Field(
+        7, gt=0, description="Days for which a finished job's output and artifacts are kept."
+    )
+    result_bytes: int = Field(
+        10 * 1024**3, ge=0, description="Output and artifacts that are kept in all; the oldest go first."
     )

@@ -40,6 +40,10 @@ class Streams:
             finally:
                 self._waiting.discard(woken)
 
+    def noted(self, topic: str) -> contextlib.AbstractContextManager[asyncio.Event]:
+        """An event set at each notification of a topic that is never told alone."""
+        return self._bus.subscribe(topic)
+
 
 async def happened(event: asyncio.Event, within_s: float) -> bool:
     """Whether the event is set in time."""

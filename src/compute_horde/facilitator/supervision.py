@@ -8,16 +8,20 @@ import structlog
 
 from compute_horde.facilitator.ending import NOT_CONFIRMED, Endings
 from compute_horde.facilitator.store import JobStore
+from compute_horde.lifecycle.clock import RECHECK_SECONDS
 
 log = structlog.get_logger(__name__)
 RETRY_SECONDS = 5
 
 
 class Supervisor:
-    """Sleeps until the earliest deadline in the database, so a restart loses none."""
+    """Sleeps until the earliest deadline in the database, so a restart loses none. Several do no harm.
 
-    def __init__(self, store: JobStore, endings: Endings, now: Callable[[], float]) -> None:
-        self._store, self._endings, self._now = store, endings, now
+    ``clock``: the steady one. It goes on while the machine is suspended, and this sleep does not: so it is short.
+    """
+
+    def __init__(self, store: JobStore, endings: Endings, clock: Callable[[], float]) -> None:
+        self._store, self._endings, self._clock = store, endings, clock
         self._wake = asyncio.Event()
         self._next: float | None = None
 
@@ -29,8 +33,12 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until cancelled."""
+        bounded = False
         while True:
             try:
+                if not bounded:
+                    await self._store.bound_deadlines(self._clock())
+                    bounded = True
                 await self.expire()
                 await self._sleep()
             except Exception:
@@ -39,7 +47,7 @@ class Supervisor:
 
     async def expire(self) -> None:
         """End every job whose deadline has passed: as cancelled where that was asked for."""
-        for job in await self._store.overdue(self._now()):
+        for job in await self._store.overdue(self._clock()):
             if job.cancel_requested:
                 await self._endings.cancel(job.uuid, NOT_CONFIRMED)
             else:
@@ -48,6 +56,7 @@ class Supervisor:
     async def _sleep(self) -> None:
         self._wake.clear()
         self._next = await self._store.next_deadline()
-        pause = None if self._next is None else max(0.0, self._next - self._now())
+        left = RECHECK_SECONDS if self._next is None else self._next - self._clock()
+        pause = min(max(0.0, left), RECHECK_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause)

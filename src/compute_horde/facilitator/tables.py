@@ -14,7 +14,10 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    literal_column,
 )
+
+from compute_horde.storage.leases import lease_columns
 
 metadata = MetaData()
 
@@ -36,6 +39,17 @@ jobs = Table(
     Column("run_cross_validation", Boolean, nullable=False, server_default=false()),
     Column("cross_validates", String(36), nullable=True),  # unique: the job that this one repeats
     Column("cancel_requested", Boolean, nullable=False, server_default=false()),
+    Column("attempt", Integer, nullable=False, server_default="1"),  # the one under way or last made
+    Column("given_to", String(32), nullable=True, server_default="unknown"),  # a link's id; null: to nobody
+    Column("holder", String(64), nullable=True),  # the validator's instance that took it
+    Column("queue_limit_s", Float(53), nullable=True),  # the wish; null: the validator's own
+    Column("retry_backoff_s", Float(53), nullable=True),  # likewise
+    Column("latest_us", BigInteger, nullable=True),  # no deadline is later
+    Column("queue_position", Integer, nullable=True),
+    Column("queue_length", Integer, nullable=True),
+    Column("queue_starts_us", BigInteger, nullable=True),
+    Column("ended_us", BigInteger, nullable=True),
+    Column("result_bytes", BigInteger, nullable=False, server_default="0"),  # of bulky output that is still there
 )
 
 statuses = Table(
@@ -47,7 +61,22 @@ statuses = Table(
     Column("status", String(32), nullable=False),
     Column("metadata", Text, nullable=False),  # StatusMetadata without nulls
     Column("created_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="1"),
     sqlite_autoincrement=True,
+)
+
+links = Table(
+    "validator_link",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("validator", String(64), nullable=False),
+    Column("instance", String(64), nullable=True),
+    Column("extensions", String(255), nullable=False),
+    Column("max_frame_bytes", BigInteger, nullable=False),
+    Column("replica_url", Text, nullable=False),  # where the facilitator that has it listens
+    Column("connected_at", Float(53), nullable=False),  # the database's clock, as the others
+    Column("gone_at", Float(53), nullable=True),
+    *lease_columns(),
 )
 
 reports = Table(
@@ -83,6 +112,10 @@ secrets = Table(
     Column("name", String(32), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+IS_QUEUED = jobs.c.state == literal_column("'queued'")
+HAS_OUTPUT = jobs.c.result_bytes > literal_column("0")
+"""Word for word the conditions of partial indexes: with a parameter, they would not be used."""
 
 
 def microseconds(unix_s: float) -> int:

@@ -51,10 +51,10 @@ class Nonces:
 
 
 class Tokens:
-    """Makes and reads JWTs with the claims ``sub``, ``iat`` and ``exp``."""
+    """Makes and reads JWTs with the claims ``sub``, ``iat`` and ``exp``. Those of one purpose fit no other."""
 
-    def __init__(self, secret: str, lifetime_s: int) -> None:
-        self._key, self._lifetime = _key(secret, "jwt"), lifetime_s
+    def __init__(self, secret: str, lifetime_s: int, purpose: str = "jwt") -> None:
+        self._key, self._lifetime = _key(secret, purpose), lifetime_s
 
     def make(self, hotkey: str, now: float) -> str:
         claims = {"sub": hotkey, "iat": int(now), "exp": int(now) + self._lifetime}

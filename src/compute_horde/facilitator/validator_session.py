@@ -9,36 +9,47 @@ import structlog
 
 from compute_horde.chain.keys import ss58_of
 from compute_horde.chain.port import Chain
-from compute_horde.facilitator.cancelling import Cancelling
+from compute_horde.facilitator.handshake import frame_limit, instance, versions
 from compute_horde.facilitator.jobs import Jobs
-from compute_horde.facilitator.log_questions import LogQuestions
-from compute_horde.facilitator.reporting import CheatReports
-from compute_horde.facilitator.validators import REAP_SECONDS, Link, Links, Outgoing
-from compute_horde.protocol.base import DEFAULT_MAX_FRAME_BYTES, MalformedFrame, Message, parse_frame
+from compute_horde.facilitator.places import Places
+from compute_horde.facilitator.presence import Presence
+from compute_horde.facilitator.questions import Questions
+from compute_horde.facilitator.validators import REAP_SECONDS, Link, Outgoing
+from compute_horde.protocol.base import MalformedFrame, Message, parse_frame
 from compute_horde.protocol.control import V0JobLogsResponse
-from compute_horde.protocol.extensions import announced
+from compute_horde.protocol.extensions import Extension, announced
 from compute_horde.protocol.facilitator_validator import (
     CLOSE_DISCONNECTED,
     CLOSE_SIGNATURE_INVALID,
-    HEADER_MAX_FRAME,
-    HEADER_RUNNER_VERSION,
-    HEADER_VERSION,
     VALIDATOR_TO_FACILITATOR,
     Response,
     ResponseError,
     V0AuthenticationRequest,
+    V0ExplainJobResponse,
     V0Heartbeat,
     V0JobStatusUpdate,
     V0MachineSpecsUpdate,
+    V0QueueUpdate,
 )
 from compute_horde.protocol.signing import Verifier, verify_hex
+from compute_horde.storage.errors import StorageError
 from compute_horde.transport.channel import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
 SUCCESS = Response(status="success")
 GONE = Response.error("auth.validator_not_found", "Validator with this public key is not in the validator set")
 FLUSH_SECONDS = 5
-FromValidator = V0Heartbeat | V0JobStatusUpdate | V0MachineSpecsUpdate | V0JobLogsResponse
+NOT_STORED = "job.internal_error"
+"""The status has to be sent again. A validator of the existing network does not: so it is tried here first."""
+STORE_PAUSES = (0.1, 0.5, 2.0, 4.0)
+FromValidator = (
+    V0Heartbeat
+    | V0JobStatusUpdate
+    | V0MachineSpecsUpdate
+    | V0JobLogsResponse
+    | V0QueueUpdate
+    | V0ExplainJobResponse
+)
 
 
 class Disconnect(Exception):  # noqa: N818 - an instruction more than an error
@@ -50,23 +61,21 @@ class Disconnect(Exception):  # noqa: N818 - an instruction more than an error
 
 
 class ValidatorDesk:
-    """What the sessions share."""
+    """What the sessions share. ``clock``: the steady one."""
 
     def __init__(
         self,
         chain: Chain,
         verifier: Verifier,
-        now: Callable[[], float],
+        clock: Callable[[], float],
         *,
-        links: Links,
+        presence: Presence,
         jobs: Jobs,
-        cancelling: Cancelling,
-        reports: CheatReports,
-        log_questions: LogQuestions,
+        places: Places,
+        questions: Questions,
     ) -> None:
-        self.chain, self.verifier, self.now = chain, verifier, now
-        self.links, self.jobs, self.cancelling, self.reports = links, jobs, cancelling, reports
-        self.log_questions = log_questions
+        self.chain, self.verifier, self.clock = chain, verifier, clock
+        self.presence, self.jobs, self.places, self.questions = presence, jobs, places, questions
         self.channels: set[Channel] = set()
 
     def knows(self, hotkey: str) -> bool:
@@ -87,11 +96,12 @@ class ValidatorDesk:
 
     async def sweep(self) -> None:
         """Close connections that are silent for ten minutes, and those of validators that left the set."""
-        for link in self.links.all():
-            if self.now() - link.heard_at > REAP_SECONDS or not self.knows(link.hotkey):
-                self.links.remove(link)
+        for link in self.presence.here():
+            if self.clock() - link.heard_at > REAP_SECONDS or not self.knows(link.hotkey):
+                self.presence.leave(link)
                 log.info("validator disconnected", validator=link.hotkey)
                 await link.channel.close(CLOSE_DISCONNECTED, "disconnected")
+        await self.presence.renew()
 
 
 class ValidatorSession:
@@ -101,6 +111,7 @@ class ValidatorSession:
         self._desk, self._channel, self._headers = desk, channel, headers
         self._outbox: asyncio.Queue[Outgoing | None] = asyncio.Queue()
         self._link: Link | None = None
+        self._attending: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         writer = asyncio.create_task(self._write())
@@ -113,6 +124,10 @@ class ValidatorSession:
             await self._channel.close(end.code, end.response.errors[0].type)
         except ChannelClosed:
             pass
+        except StorageError as error:
+            log.warning("a validator is sent away, since the database is", error=str(error))
+            self._forget()
+            await self._channel.close(1013, "try again later")
         except Exception:
             log.exception("a validator's connection failed")
             self._forget()
@@ -120,19 +135,23 @@ class ValidatorSession:
             await self._channel.close(1011, "internal error")
         finally:
             self._forget()
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            tasks = [task for task in (writer, self._attending) if task]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._link:
+                await self._desk.presence.left(self._link)
 
     def _forget(self) -> None:
         if self._link:
-            self._desk.links.remove(self._link)
-            self._desk.log_questions.lost(self._link)
+            self._desk.presence.leave(self._link)
+            self._desk.questions.lost(self._link)
 
     async def _read(self) -> None:
         while True:
             frame = await self._channel.receive()
             if self._link:
-                self._link.heard_at = self._desk.now()
+                self._link.heard_at = self._desk.clock()
                 if not self._desk.knows(self._link.hotkey):
                     raise Disconnect(CLOSE_DISCONNECTED, GONE)
             await self._on_frame(frame)
@@ -171,37 +190,57 @@ class ValidatorSession:
                 self._answer(await self._report(message, link))
             case V0Heartbeat() | V0MachineSpecsUpdate():
                 pass  # neither is answered (section 5.3)
-            case V0JobLogsResponse():
-                self._desk.log_questions.on_answer(message, frame, link.hotkey)
+            case V0JobLogsResponse() | V0ExplainJobResponse():
+                self._desk.questions.on_answer(message, frame, link.hotkey)
+            case V0QueueUpdate():
+                await self._note_places(message, link)
             case _:
                 assert_never(message)
 
     async def _report(self, update: V0JobStatusUpdate, link: Link) -> Response:
+        for pause in (*STORE_PAUSES, None):
+            try:
+                return await self._desk.jobs.report(update, link)
+            except StorageError as error:
+                log.error("status not stored", job_uuid=update.uuid, error=str(error))
+            except Exception:
+                log.exception("status update failed", job_uuid=update.uuid)
+                break
+            if pause is not None:
+                await asyncio.sleep(pause)
+        return Response.error(NOT_STORED, "The status could not be stored; send it again")
+
+    async def _note_places(self, update: V0QueueUpdate, link: Link) -> None:
         try:
-            return await self._desk.jobs.report(update, link.hotkey)
-        except Exception:
-            log.exception("status update failed", job_uuid=update.uuid)
-            return Response.error("job.internal_error", "The status could not be stored; send it again")
+            await self._desk.places.note(update.jobs, link)
+        except StorageError as error:
+            log.warning("places in the queue not stored", validator=link.hotkey, error=str(error))
 
     async def _authenticate(self, request: V0AuthenticationRequest) -> None:
         if self._link:
             self._answer(Response.error("auth.already_authenticated", "Already authenticated"))
             return
-        hotkey = self._identify(request)
-        self._link = Link(
+        link = self._make_link(self._identify(request))
+        await self._desk.presence.announce(link)
+        self._link = link
+        self._answer(SUCCESS)
+        log.info("validator connected", validator=link.hotkey, peer=self._channel.peer, **versions(self._headers))
+        listening = asyncio.Event()
+        self._attending = asyncio.create_task(self._desk.presence.attend(link, listening))
+        await listening.wait()
+        await self._desk.presence.welcome(link)
+
+    def _make_link(self, hotkey: str) -> Link:
+        extensions = announced(self._channel.peer_headers)
+        return Link(
             hotkey,
             self._channel,
-            _frame_limit(self._headers),
-            self._desk.now(),
+            frame_limit(self._headers),
+            self._desk.clock(),
             self._outbox,
-            extensions=announced(self._channel.peer_headers),
+            extensions=extensions,
+            instance=instance(self._headers) if Extension.CLAIMS in extensions else None,
         )
-        self._answer(SUCCESS)
-        self._desk.links.add(self._link)
-        log.info("validator connected", validator=hotkey, peer=self._channel.peer, **_versions(self._headers))
-        await self._desk.jobs.hand_over(self._link)
-        await self._desk.cancelling.hand_over(self._link)
-        await self._desk.reports.hand_over(self._link)
 
     def _identify(self, request: V0AuthenticationRequest) -> str:
         """The key is looked up before the signature is checked. :raises Disconnect:"""
@@ -223,17 +262,3 @@ async def _confirm(sent: Callable[[], Awaitable[None]]) -> None:
         await sent()
     except Exception:
         log.exception("a delivery could not be noted; it is repeated at the next connection")
-
-
-def _frame_limit(headers: Mapping[str, str]) -> int:
-    """What the validator says it can receive; the existing network's limit where it says nothing (G20)."""
-    told = headers.get(HEADER_MAX_FRAME) or headers.get(HEADER_MAX_FRAME.lower()) or ""
-    return int(told) if told.isascii() and told.isdigit() and int(told) > 0 else DEFAULT_MAX_FRAME_BYTES
-
-
-def _versions(headers: Mapping[str, str]) -> dict[str, str]:
-    lowered = {name.lower(): value for name, value in headers.items()}
-    return {
-        "version": lowered.get(HEADER_VERSION.lower(), "unknown")[:64],
-        "runner_version": lowered.get(HEADER_RUNNER_VERSION.lower(), "unknown")[:64],
-    }

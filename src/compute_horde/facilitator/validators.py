@@ -1,11 +1,12 @@
 """The validators that are connected right now. In memory: a connection does not outlive its process (G13)."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.compat.queued import without_scheduling
 from compute_horde.protocol.control import V0CancelJobRequest
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.facilitator_validator import FRESH_SECONDS
@@ -30,6 +31,7 @@ class Link:
     * ``heard_at``: UNIX seconds of its last frame
     * ``pushed``: what it was given, so that nothing is given twice
     * ``extensions``: what the validator announced
+    * ``instance``: names the validator's database, where it announced ``claims``
     """
 
     hotkey: str
@@ -39,6 +41,8 @@ class Link:
     outbox: asyncio.Queue[Outgoing | None] = field(default_factory=asyncio.Queue)
     pushed: set[str] = field(default_factory=set)
     extensions: frozenset[Extension] = frozenset()
+    instance: str | None = None
+    id: str = field(default_factory=lambda: uuid4().hex)
 
     def push(self, message: Message) -> None:
         """Queue a message."""
@@ -55,39 +59,31 @@ class Link:
         self.push_once(f"cancel:{uuid}", Outgoing(V0CancelJobRequest(job_uuid=uuid).to_frame()))
 
 
+def frame_for(extensions: frozenset[Extension], frame: str) -> str:
+    """A job's message as this validator may be sent it."""
+    if Extension.QUEUE in extensions or '"scheduling":' not in frame:
+        return frame
+    return without_scheduling(frame)
+
+
 class Links:
-    """Every live connection, by validator; the newest fresh one gets each job (G16)."""
+    """Every live connection of this process, by validator; the newest fresh one gets each job (G16)."""
 
     def __init__(self) -> None:
         self._links: dict[str, list[Link]] = {}
-        self._kept: set[str] = set()  # jobs of this process that no connection was ever given
-        self._withdrawn: deque[str] = deque(maxlen=1000)  # those of them, of late, that none will be
 
     def give(self, link: Link, uuid: str, frame: str) -> bool:
         """Queue a job, once; False where this connection takes no frame of its size."""
-        if uuid in self._withdrawn:
-            return True
-        if len(frame.encode()) > link.max_frame_bytes:
+        fitting = frame_for(link.extensions, frame)
+        if len(fitting.encode()) > link.max_frame_bytes:
             return False
-        self._kept.discard(uuid)
-        link.push_once(uuid, Outgoing(frame))
+        link.push_once(uuid, Outgoing(fitting))
         return True
-
-    def keep(self, uuid: str) -> None:
-        """Note that a new job could be given to nobody."""
-        self._kept.add(uuid)
-
-    def withdraw(self, uuid: str) -> bool:
-        """Let nobody be given this job. False unless it is certain that nobody was; a restart forgets it."""
-        if uuid in self._kept and uuid not in self._withdrawn:
-            self._withdrawn.append(uuid)
-        return uuid in self._withdrawn
 
     def forget(self, uuid: str) -> None:
         """Drop what was noted about a job that has ended."""
-        self._kept.discard(uuid)
         for link in self.all():
-            link.pushed -= {uuid, f"cancel:{uuid}"}
+            link.pushed -= {uuid, f"cancel:{uuid}", f"large:{uuid}"}
 
     def add(self, link: Link) -> None:
         self._links.setdefault(link.hotkey, []).append(link)
@@ -102,8 +98,16 @@ class Links:
 
     def usable(self, hotkey: str, now: float) -> Link | None:
         """The validator's newest connection that was heard in the last three minutes."""
-        fresh = (link for link in reversed(self._links.get(hotkey, [])) if now - link.heard_at < FRESH_SECONDS)
+        fresh = (link for link in reversed(self._links.get(hotkey, [])) if self.is_fresh(link, now))
         return next(fresh, None)
+
+    def is_fresh(self, link: Link | None, now: float) -> bool:
+        """Whether it was heard in the last three minutes."""
+        return link is not None and now - link.heard_at < FRESH_SECONDS
+
+    def get(self, link_id: str | None) -> Link | None:
+        """The connection of this id, if it is here."""
+        return next((link for link in self.all() if link.id == link_id), None)
 
     def all(self) -> list[Link]:
         return [link for links in self._links.values() for link in links]

@@ -44,6 +44,20 @@ def class_not_offered(job_uuid: str, executor_class: ExecutorClass) -> V0Decline
     return _decline(job_uuid, RejectionReason.UNKNOWN, found)
 
 
+def limits_too_long(job_uuid: str, wanted_s: float, allowed_s: float) -> V0DeclineJobRequest:
+    """The job's own limits would hold an executor for longer than this miner's operator allows."""
+    found = Problem(
+        code="limits_too_long",
+        message=f"The job's limits add up to {wanted_s:.0f} s; this miner takes jobs of up to {allowed_s:.0f} s",
+        stage=Stage.EXECUTOR_STARTUP,
+        fault=Fault.NOBODY,
+        retryable=True,
+        hint="Lower the job's time limits, or send it to a miner that takes longer ones.",
+        details={"wanted_s": wanted_s, "allowed_s": allowed_s},
+    )
+    return _decline(job_uuid, RejectionReason.UNKNOWN, found)
+
+
 def invalid_receipt(job_uuid: str, why: str) -> V0DeclineJobRequest:
     """G45."""
     found = Problem(

@@ -4,9 +4,10 @@ import structlog
 
 from compute_horde.lifecycle.failures import problem
 from compute_horde.lifecycle.states import JobState
-from compute_horde.miner.desk import Desk
+from compute_horde.miner.desk import GOING_AWAY, Desk
 from compute_horde.miner.executors import Executors
 from compute_horde.miner.job import Job
+from compute_horde.miner.retries import Stopping
 from compute_horde.protocol.base import MalformedFrame, parse_frame
 from compute_horde.protocol.compat.executors import executor_failed, streaming_not_ready
 from compute_horde.protocol.control import MAX_LOGS_FRAME_BYTES, V0JobLogsResponse
@@ -45,6 +46,9 @@ class ExecutorDoor:
             await self._serve(channel, token)
 
     async def _serve(self, channel: Channel, token: str) -> None:
+        if self._desk.stopped:
+            await channel.close(GOING_AWAY, "the miner is stopping")
+            return
         job = self._desk.tokens.get(token)
         if job is None or job.ended:
             await self._turn_away(channel, token, job)
@@ -56,6 +60,8 @@ class ExecutorDoor:
                 await self._hear(job, channel, await channel.receive())
         except ChannelClosed as closed:
             code = closed.code
+        except Stopping:
+            await channel.close(GOING_AWAY, "the miner is stopping")
         finally:
             await self._executors.disconnected(job, channel, code)
 
@@ -99,7 +105,7 @@ class ExecutorDoor:
             case V0ExecutionDoneRequest():
                 await self._with_request(job, message, JobState.EXECUTION_DONE)
             case V0MachineSpecsRequest():
-                await self._specs(job, message)
+                await self._desk.record(job, message)
             case V0JobFinishedRequest():
                 await self._with_request(job, message, JobState.COMPLETED)
             case V0JobFailedRequest():
@@ -137,10 +143,6 @@ class ExecutorDoor:
         text = f"{message.job_uuid}:{ip}:{message.port}:{message.public_key}"
         signature = hex_signature(self._signer, text.encode()) if self._signer else None
         return message.model_copy(update={"ip": ip, "miner_signature": signature, "executor_token": None})
-
-    async def _specs(self, job: Job, message: V0MachineSpecsRequest) -> None:
-        if message.message_type not in job.seen and not job.ended:
-            await self._desk.record(job, message)
 
     async def _error(self, job: Job, message: GenericError) -> None:
         """An executor that cannot go on says so; the job ends with it (G46)."""

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import uuid
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,9 +12,9 @@ from compute_horde.lifecycle.failures import problem
 from compute_horde.lifecycle.states import JobState
 from compute_horde.miner import declines
 from compute_horde.miner.connection import Connection
-from compute_horde.miner.desk import Desk
 from compute_horde.miner.executors import Executors
 from compute_horde.miner.job import Job, envelope, limits_of
+from compute_horde.miner.outbox import Outbox
 from compute_horde.miner.pool import ClassNotOffered, Pool, Slot
 from compute_horde.miner.receipts import Payload, ReceiptBook, receipt_problem
 from compute_horde.miner.store import Also, JobRow
@@ -31,6 +32,7 @@ from compute_horde.protocol.validator_miner import (
     V0JobRequest,
     frame_is_signed,
 )
+from compute_horde.storage.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -45,9 +47,10 @@ class Intake:
     """``book`` is None on a trusted miner, which neither checks nor keeps receipts (section 1)."""
 
     def __init__(
-        self, desk: Desk, executors: Executors, pool: Pool, verifier: Verifier, book: ReceiptBook | None
+        self, outbox: Outbox, executors: Executors, pool: Pool, verifier: Verifier, book: ReceiptBook | None
     ) -> None:
-        self._desk, self._executors, self._pool = desk, executors, pool
+        self._outbox, self._desk = outbox, outbox.desk
+        self._executors, self._supervisor, self._pool = executors, executors.supervisor, pool
         self._verifier, self._book = verifier, book
         self._one_at_a_time = asyncio.Lock()
 
@@ -59,18 +62,45 @@ class Intake:
         if not _UUID.fullmatch(message.job_uuid):
             raise Refused("job_uuid is not a lower-case UUID")
         async with self._one_at_a_time:
-            if (job := await self._desk.find(message.job_uuid)) is not None:
-                self._check_owner(job, connection)
-                await self._desk.attach(job, connection, claim=True, again=True)
-                return
-            decline = self._problem(message, frame, connection.validator) or await self._take(message, connection)
+            try:
+                if await self._told_again(message.job_uuid, connection):
+                    return
+                decline = self._problem(message, frame, connection.validator)
+            except DatabaseUnavailable:
+                decline = self._cannot_tell(message.job_uuid)
+            if decline is None:
+                decline = await self._take(message, connection)
         if decline is not None:
             log.info("job declined", job_uuid=message.job_uuid, reason=decline.reason.value, why=decline.message)
             connection.say(decline)
 
+    async def _told_again(self, job_uuid: str, connection: Connection) -> bool:
+        """Whether the job was accepted before: then all its messages go out once more.
+
+        One that was declined for fear that it was not stored, and was stored all the same, is put away.
+        """
+        job = await self._desk.find(job_uuid)
+        if job is None:
+            return False
+        self._check_owner(job, connection)
+        if not job.ended and job_uuid not in self._desk.jobs:
+            await self._desk.store.drop(job_uuid)
+            return False
+        await self._outbox.attach(job, connection, claim=True, again=True)
+        return True
+
+    def _cannot_tell(self, job_uuid: str) -> V0DeclineJobRequest:
+        """:raises Refused: the job is at work, so that it cannot be declined any more."""
+        if job_uuid in self._desk.jobs:
+            raise Refused(f"The messages of job {job_uuid} cannot be read just now; ask again")
+        return declines.not_stored(job_uuid)
+
     def _problem(self, message: V0InitialJobRequest, frame: str, validator: str) -> V0DeclineJobRequest | None:
         if frame_is_signed(frame, validator, self._verifier) is False:
             return declines.invalid_signature(message.job_uuid)
+        longest, wanted = self._desk.settings.executor_lifetime, self._lifetime(message)
+        if longest is not None and wanted > longest:
+            return declines.limits_too_long(message.job_uuid, wanted, longest)
         if self._book is None:
             return None
         payload, signature = message.job_started_receipt_payload, message.job_started_receipt_signature
@@ -88,9 +118,10 @@ class Intake:
             return await self._busy(message)
         try:
             await self._accept(message, connection, slot)
-        except SQLAlchemyError as error:
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
             slot.release()
             log.error("job not stored", job_uuid=message.job_uuid, error=type(error).__name__)
+            self._desk.spawn(self._take_back(message.job_uuid))
             return declines.not_stored(message.job_uuid)
         except BaseException:
             slot.release()
@@ -102,10 +133,22 @@ class Intake:
         excuses = await self._book.excuses(message.executor_class, at, message.job_uuid) if self._book else []
         return declines.busy(message.job_uuid, message.executor_class, excuses)
 
+    async def _take_back(self, job_uuid: str) -> None:
+        """A connection that was lost in the middle may have stored the job all the same."""
+        await self._desk.retries.until_done(partial(self._drop, job_uuid), "a declined job")
+
+    async def _drop(self, job_uuid: str) -> None:
+        async with self._one_at_a_time:
+            if job_uuid not in self._desk.jobs:
+                await self._desk.store.drop(job_uuid)
+
+    def _lifetime(self, message: V0InitialJobRequest) -> float:
+        """How long the job may hold an executor by its own limits, in seconds."""
+        limits = limits_of(message, self._desk.settings.executor_startup_limit)
+        return limits.overall(message.executor_class)
+
     async def _accept(self, message: V0InitialJobRequest, connection: Connection, slot: Slot) -> None:
-        settings, now = self._desk.settings, self._desk.clock()
-        limits = limits_of(message, settings.executor_startup_limit)
-        lifetime = min(limits.overall(message.executor_class), settings.executor_lifetime)
+        now, lifetime = self._desk.clock(), self._lifetime(message)
         row = JobRow(
             job_uuid=message.job_uuid,
             validator=connection.validator,
@@ -121,10 +164,13 @@ class Intake:
         accepted = envelope(V0AcceptJobRequest(job_uuid=message.job_uuid))
         started = self._entry(message.job_started_receipt_payload, message.job_started_receipt_signature)
         await self._desk.store.accept(row, accepted, started)
-        job = self._desk.add(Job(row, seen={accepted.type}, listeners={connection}, claimed=True, slot=slot))
+        timers = self._desk.make_timers()
+        job = Job(row, seen={accepted.type}, listeners={connection}, claimed=True, slot=slot, timers=timers)
+        self._desk.add(job)
         connection.post(accepted.frame)
-        self._executors.start(job)
-        self._executors.arm(job, limits.readiness(message.executor_class))
+        self._supervisor.start(job)
+        limits = limits_of(message, self._desk.settings.executor_startup_limit)
+        self._executors.arm(job, limits.readiness(message.executor_class), lifetime)
         log.info("job accepted", job_uuid=job.uuid, executor_class=row.executor_class.value)
 
     async def request(self, message: V0JobRequest, frame: str, connection: Connection) -> None:
@@ -132,19 +178,31 @@ class Intake:
         job = await self._known(message.job_uuid, connection)
         if frame_is_signed(frame, connection.validator, self._verifier) is False:
             raise Refused(f"Invalid signature of V0JobRequest for {job.uuid}")
+        if not job.ended:
+            self._check_fits(message, job)
+        await self._outbox.attach(job, connection, claim=True)
+        if job.ended or job.requested:
+            return
+        job.requested = True
+        if job.row.state is not JobState.ACCEPTED:
+            job.timers.disarm("stage")
+        self._desk.spawn(self._begin(job, message.to_frame()))
+
+    @staticmethod
+    def _check_fits(message: V0JobRequest, job: Job) -> None:
         initial = V0InitialJobRequest.model_validate_json(job.row.initial)
         if message.executor_class is not initial.executor_class:
             raise Refused(f"Executor class of V0JobRequest differs from the accepted one for {job.uuid}")
         if message.volume is not None and initial.volume is not None:
             raise Refused(f"Received job volume twice for {job.uuid}")
-        await self._desk.attach(job, connection, claim=True)
-        if job.ended or job.requested:
-            return
-        job.requested = True
-        await self._desk.store.set_request(job.uuid, text := message.to_frame())
-        if job.row.state is not JobState.ACCEPTED:
-            job.disarm("stage")
-        self._desk.spawn(self._executors.feed(job, text))
+
+    async def _begin(self, job: Job, frame: str) -> None:
+        """The request is stored before the executor has it, so that a restart knows what it may have done."""
+        store = partial(self._desk.store.set_request, job.uuid, frame)
+        await self._desk.retries.until_done(store, "a job request")
+        if not job.ended:
+            job.row = job.row._replace(request=frame)
+            await self._executors.feed(job)
 
     async def receipt(
         self, message: V0JobAcceptedReceiptRequest | V0JobFinishedReceiptRequest, connection: Connection
@@ -157,21 +215,21 @@ class Intake:
                 raise Refused(f"Invalid {message.payload.receipt_type} for {job.uuid}: {why}")
         entry = self._entry(message.payload, message.signature)
         if isinstance(message, V0JobFinishedReceiptRequest):
-            await self._desk.store.acknowledge(job.uuid, entry)
-            await self._given_up(job)
+            await self._desk.keep(partial(self._desk.store.acknowledge, job.uuid, entry), "a finished receipt")
+            self._given_up(job)
             self._desk.acknowledged(job)
         elif entry is not None:
-            await self._desk.store.write(entry)
+            await self._desk.keep(partial(self._desk.store.write, entry), "an accepted receipt")
 
     async def cancel(self, message: V0CancelJobRequest, connection: Connection) -> None:
-        """End a job that is under way; any other is left as it is, and nothing is answered."""
+        """End a job that is under way. How one ended that has ended is told where that was not heard before."""
         job = await self._own(message.job_uuid, connection)
-        if job is None or job.ended:
+        if job is None or job.acknowledged:
             log.info("nothing to cancel", job_uuid=message.job_uuid[:64])
             return
-        log.info("job to be cancelled", job_uuid=job.uuid)
-        await self._desk.attach(job, connection, claim=True)
+        log.info("job to be cancelled", job_uuid=job.uuid, state=job.row.state.value)
         await self._executors.cancel(job)
+        await self._outbox.attach(job, connection, claim=True)
 
     async def logs(self, message: V0JobLogsRequest, connection: Connection) -> None:
         """Answered by the job's executor, over this connection, or by the miner."""
@@ -188,11 +246,11 @@ class Intake:
         job = await self._desk.find(job_uuid)
         return job if job is not None and job.row.validator == connection.validator else None
 
-    async def _given_up(self, job: Job) -> None:
+    def _given_up(self, job: Job) -> None:
         """A finished receipt for a job under way: the validator is through with it, so is the executor."""
         if not job.ended:
             found = problem("validator_failed", "The validator closed the job before the executor had finished it")
-            await self._desk.fail(job, found)
+            self._desk.spawn(self._desk.fail(job, found))
 
     def _entry(self, payload: Payload, signature: str) -> Also | None:
         return self._book.entry(payload, signature) if self._book else None

@@ -1,7 +1,6 @@
 """A job in the miner's hands: the stored row, and who is connected about it."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from compute_horde.lifecycle.deadlines import Limits
@@ -10,6 +9,7 @@ from compute_horde.miner.connection import Connection
 from compute_horde.miner.logs import LogRoutes
 from compute_horde.miner.pool import Slot
 from compute_horde.miner.store import Envelope, JobRow
+from compute_horde.miner.timers import Timers
 from compute_horde.protocol.base import Message
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.validator_miner import ExecutorTiming, V0InitialJobRequest
@@ -23,8 +23,12 @@ SINGLE_TIMEOUT_SECONDS = 300
 class Job:
     """``row`` is replaced, never changed. ``listeners``: who hears of the job; one connection once it is
     ``claimed``, which is when the validator spoke of this very job there, otherwise all of its validator's.
-    ``requested``: the validator's job request has come. ``watched``: a launched executor's end is waited for.
-    ``extensions``: what the connected executor announced. ``logs``: who waits for the job's output.
+    ``requested``: the validator's job request has come. ``extensions``: what the connected executor announced.
+    ``logs``: who waits for the job's output.
+
+    ``restored``: it was accepted before a restart, so that an executor may be alive which this process never
+    launched. ``watched``: a launched executor's end is waited for. ``deserted``: none is alive any more, and none
+    will be launched. ``away`` is set while no executor is connected.
 
     ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
     """
@@ -38,13 +42,20 @@ class Job:
     logs: LogRoutes = field(default_factory=LogRoutes)
     slot: Slot | None = None
     requested: bool = False
+    restored: bool = False
     watched: bool = False
-    executor_ended: bool = False
+    deserted: bool = False
+    launches: int = 0
     acknowledged: bool = False
     over: "asyncio.Future[float]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
     feed: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    timers: Timers = field(default_factory=Timers)
+    away: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.away.set()
+        self.acknowledged = self.acknowledged or self.row.acknowledged
 
     @property
     def uuid(self) -> str:
@@ -57,25 +68,24 @@ class Job:
     def move(self, state: JobState) -> None:
         self.row = self.row._replace(state=state)
 
-    def arm(self, name: str, seconds: float, action: Callable[[], None]) -> None:
-        """Let ``action`` happen once, unless disarmed or armed anew before."""
-        self.disarm(name)
-        self._timers[name] = asyncio.get_running_loop().call_later(max(0.0, seconds), action)
+    def connect(self, channel: Channel, extensions: frozenset[Extension]) -> None:
+        """Its executor is here."""
+        self.channel, self.extensions = channel, extensions
+        self.away.clear()
 
-    def armed(self, name: str) -> bool:
-        return name in self._timers
-
-    def disarm(self, name: str) -> None:
-        if timer := self._timers.pop(name, None):
-            timer.cancel()
+    def hang_up(self) -> None:
+        """Its executor's connection has ended."""
+        self.channel, self.extensions = None, frozenset()
+        self.away.set()
 
     def finish(self, tidy_up_s: float) -> None:
         """The job is over: no timer rings any more, its executor may tidy up.
 
-        Its place is lent on meanwhile; that of an executor which is to be killed only when it has ended.
+        Its place is lent on meanwhile; that of an executor which is to be killed only when it has ended. What was
+        kept for the executor is let go of: the database has it.
         """
-        for name in list(self._timers):
-            self.disarm(name)
+        self.timers.clear()
+        self.row = self.row._replace(initial="", request=None)
         if not self.over.done():
             self.over.set_result(tidy_up_s)
         if self.slot is None:

@@ -24,7 +24,10 @@ class LaunchedExecutor(Protocol):
 
 
 class ExecutorLauncher(Protocol):
-    """Starts executors (section 7.2). One that was launched dials ``miner_url`` with its token."""
+    """Starts executors (section 7.2). One that was launched dials ``miner_url`` with its token.
+
+    A second one with the same token takes over from one that died, and stands by while that one lives.
+    """
 
     async def warm(self, executor_class: ExecutorClass, count: int) -> None:
         """Keep ``count`` executors of the class started, so that a launch takes no time."""
@@ -34,8 +37,11 @@ class ExecutorLauncher(Protocol):
         """Return at once with a warm executor, or start one. :raises LaunchFailed: says why."""
         ...
 
-    async def close(self) -> None:
-        """Kill every executor, warm or at work."""
+    async def close(self, *, kill: bool = False) -> None:
+        """End the warm ones, and let go of those at work: they go on as well as they can without this process.
+
+        ``kill``: end those at work, too. Twice is fine.
+        """
         ...
 
 
@@ -72,10 +78,11 @@ class FakeExecutor:
 class FakeLauncher:
     """An :class:`ExecutorLauncher` that starts nothing and remembers everything.
 
-    ``broken``: launches fail. ``slow``: they never return.
+    ``broken``: launches fail. ``slow``: they never return. ``doomed``: so many of those launched next end at once.
     """
 
     broken: bool = False
+    doomed: int = 0
     slow: bool = False
     warmed: dict[ExecutorClass, int] = field(default_factory=dict)
     launched: list[FakeExecutor] = field(default_factory=list)
@@ -91,9 +98,13 @@ class FakeLauncher:
             await asyncio.Event().wait()
         executor = FakeExecutor(token, executor_class, miner_url)
         self.launched.append(executor)
+        if self.doomed:
+            self.doomed -= 1
+            executor.end(1)
         return executor
 
-    async def close(self) -> None:
+    async def close(self, *, kill: bool = False) -> None:
         self.closed = True
         for executor in self.launched:
-            executor.end(-15)
+            if kill:
+                executor.end(-15)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -33,22 +33,25 @@ class Slot:
             self._tidying = True
             self._pool.taken[self.executor_class] -= 1
             self._pool.tidying[self.executor_class] += 1
+            self._pool.changed()
 
     def release(self) -> None:
         """The executor has ended. Releasing twice is fine."""
         if self._pool is not None:
             counter = self._pool.tidying if self._tidying else self._pool.taken
             counter[self.executor_class] -= 1
+            self._pool.changed()
             self._pool = None
 
 
 class Pool:
-    """Counts places; in one event loop, so that reserving is atomic."""
+    """Counts places; in one event loop, so that reserving is atomic. ``changed`` is called after each change."""
 
     def __init__(self, capacity: Mapping[ExecutorClass, int]) -> None:
         self.capacity = dict(capacity)
         self.taken: Counter[ExecutorClass] = Counter()
         self.tidying: Counter[ExecutorClass] = Counter()
+        self.changed: Callable[[], None] = lambda: None
 
     def manifest(self) -> dict[ExecutorClass, int]:
         """How many executors of each class there are, busy ones included (section 6.4)."""
@@ -68,7 +71,12 @@ class Pool:
             raise ClassNotOffered(executor_class.value)
         if self.free(executor_class) == 0:
             return None
+        return self.take(executor_class)
+
+    def take(self, executor_class: ExecutorClass) -> Slot:
+        """A place for a job that runs already, whether or not the miner offers as many now."""
         self.taken[executor_class] += 1
+        self.changed()
         return Slot(self, executor_class)
 
 

@@ -1,7 +1,6 @@
 """Executors as processes of this machine, started before there is a job for them (section 7.2)."""
 
 import asyncio
-import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from compute_horde.miner.child import Child
 from compute_horde.miner.launcher import LaunchedExecutor, LaunchFailed
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde.transport.backoff import backoff
@@ -23,36 +23,23 @@ LAUNCH_ATTEMPTS = 3
 class ExecutorProcess:
     """A :class:`~compute_horde.miner.launcher.LaunchedExecutor`. One line on its stdin is its job."""
 
-    def __init__(self, process: asyncio.subprocess.Process, term_s: float) -> None:
-        self._process, self._term_s = process, term_s
+    def __init__(self, child: Child, term_s: float) -> None:
+        self.child, self._term_s = child, term_s
 
     @property
     def alive(self) -> bool:
-        return self._process.returncode is None
+        return self.child.alive
 
-    async def begin(self, token: str, miner_url: str) -> None:
+    def begin(self, token: str, miner_url: str) -> None:
         """Hand it its job. :raises OSError: it has ended."""
-        stdin = self._process.stdin
-        if stdin is None or not self.alive:
-            raise BrokenPipeError("the executor has ended")
-        stdin.write(json.dumps({"miner_url": miner_url, "token": token}).encode() + b"\n")
-        await stdin.drain()
-        stdin.close()
+        self.child.say(json.dumps({"miner_url": miner_url, "token": token}).encode())
 
     async def wait(self) -> int | None:
-        return await self._process.wait()
+        return await self.child.wait()
 
     async def kill(self) -> None:
         """SIGTERM, then SIGKILL."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            async with asyncio.timeout(self._term_s):
-                await self._process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+        await self.child.kill(self._term_s)
 
 
 class _Warm(NamedTuple):
@@ -64,7 +51,8 @@ class ProcessLauncher:
     """An :class:`~compute_horde.miner.launcher.ExecutorLauncher` of warm worker processes.
 
     A worker knows no class until its job, so the warm ones of all classes are one store. One that is taken is
-    replaced; one that dies while it waits is replaced after a pause that grows.
+    replaced; one that dies while it waits is replaced after a pause that grows. One that waits ends with its
+    miner, since its stdin does; one at work outlives it.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND, *, term_s: float = TERM_SECONDS) -> None:
@@ -90,23 +78,29 @@ class ProcessLauncher:
 
     async def launch(self, token: str, executor_class: ExecutorClass, miner_url: str) -> LaunchedExecutor:
         for _ in range(LAUNCH_ATTEMPTS):
-            executor = self._take() or await self._spawn()
+            executor = self._take() or self._spawn()
             self._working[executor] = asyncio.create_task(self._until_ended(executor))
             try:
-                await executor.begin(token, miner_url)
+                executor.begin(token, miner_url)
             except OSError:
                 log.warning("an executor ended before it had its job")
             else:
                 return executor
         raise LaunchFailed("executors end as soon as they start")
 
-    async def close(self) -> None:
+    async def close(self, *, kill: bool = False) -> None:
+        """End the warm ones. Those at work live on, and their next miner hears of them, unless they are killed."""
         self._closed = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*(executor.kill() for executor in list(self._working)))
-        await asyncio.gather(*self._working.values())
+        if kill:
+            await asyncio.gather(*(executor.kill() for executor in list(self._working)))
+        for executor, watching in list(self._working.items()):
+            executor.child.let_go()
+            watching.cancel()
+        await asyncio.gather(*self._working.values(), return_exceptions=True)
+        self._working.clear()
 
     def _take(self) -> ExecutorProcess | None:
         while self._warm:
@@ -116,19 +110,13 @@ class ProcessLauncher:
                 return warm.executor
         return None
 
-    async def _spawn(self) -> ExecutorProcess:
+    def _spawn(self) -> ExecutorProcess:
         if self._closed:
             raise LaunchFailed("the miner is stopping")
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C at the miner's terminal is the miner's to pass on
-            )
+            return ExecutorProcess(Child(self._command), self._term_s)
         except OSError as error:
             raise LaunchFailed(f"cannot start {self._command[0]}: {error.strerror}") from None
-        return ExecutorProcess(process, self._term_s)
 
     async def _keep_one_warm(self) -> None:
         pauses = backoff()
@@ -145,7 +133,7 @@ class ProcessLauncher:
 
     async def _hold_one(self) -> bool:
         """Start one and keep it until it is taken (True) or dies (False)."""
-        warm = _Warm(await self._spawn(), asyncio.Event())
+        warm = _Warm(self._spawn(), asyncio.Event())
         self._warm.append(warm)
         died, taken = asyncio.ensure_future(warm.executor.wait()), asyncio.ensure_future(warm.taken.wait())
         try:
@@ -164,4 +152,4 @@ class ProcessLauncher:
 
     async def _until_ended(self, executor: ExecutorProcess) -> None:
         await executor.wait()
-        del self._working[executor]
+        self._working.pop(executor, None)

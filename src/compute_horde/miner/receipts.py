@@ -1,5 +1,6 @@
 """Receipts on the miner: checked, countersigned, stored, served page by page (section 9)."""
 
+import asyncio
 import time
 from typing import NamedTuple
 
@@ -127,8 +128,15 @@ class ReceiptBook:
         async with self._database.read() as connection:
             return [parse_line(line) for line in await connection.scalars(statement)]
 
-    async def purge(self) -> None:
-        """Drop whole pages that are past their retention (section 9.3)."""
+    async def purge(self, pause_s: float = 0.05) -> int:
+        """Drop whole pages that are past their retention, one at a time (section 9.3); how many receipts."""
         oldest = page_at(self._clock() - RETENTION_SECONDS - PAGE_SECONDS)
-        async with self._database.begin() as connection:
-            await connection.execute(receipts.delete().where(receipts.c.page < oldest))
+        old = sa.select(receipts.c.page).where(receipts.c.page < oldest).distinct().order_by(receipts.c.page)
+        async with self._database.read() as connection:
+            pages = [*await connection.scalars(old)]
+        dropped = 0
+        for page in pages:
+            async with self._database.begin() as connection:
+                dropped += (await connection.execute(receipts.delete().where(receipts.c.page == page))).rowcount
+            await asyncio.sleep(pause_s)
+        return dropped

@@ -1,8 +1,8 @@
 """The miner, put together."""
 
 import asyncio
-import contextlib
 import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
@@ -10,29 +10,37 @@ import structlog
 from compute_horde.chain import keys
 from compute_horde.chain.port import Chain
 from compute_horde.configuration import ConfigurationError
-from compute_horde.lifecycle.states import JobState
 from compute_horde.miner.auth import Gate
-from compute_horde.miner.desk import Desk
+from compute_horde.miner.desk import GOING_AWAY, Desk
 from compute_horde.miner.executor_session import ExecutorDoor
 from compute_horde.miner.executors import Executors
 from compute_horde.miner.http import make_app
 from compute_horde.miner.intake import Intake
-from compute_horde.miner.job import Job, limits_of
+from compute_horde.miner.job import limits_of
 from compute_horde.miner.launcher import ExecutorLauncher
-from compute_horde.miner.pool import ClassNotOffered, Pool
-from compute_horde.miner.receipts import RETENTION_SECONDS, ReceiptBook
+from compute_horde.miner.outbox import Outbox
+from compute_horde.miner.pool import Pool
+from compute_horde.miner.receipts import ReceiptBook
 from compute_horde.miner.settings import MinerSettings
-from compute_horde.miner.store import REPLAY_SECONDS, Clock, JobStore
+from compute_horde.miner.store import Clock, JobStore
+from compute_horde.miner.supervisor import Supervisor
+from compute_horde.miner.timers import Timers
 from compute_horde.miner.validator_session import ValidatorDoor
 from compute_horde.protocol.signing import Signer, Verifier
 from compute_horde.protocol.validator_miner import V0InitialJobRequest
 from compute_horde.storage.database import Database
+from compute_horde.storage.errors import StorageError
 from compute_horde.storage.migrate import migrate
+from compute_horde.storage.retention import Housekeeper, Rule
+from compute_horde.storage.sole import Sole
 from compute_horde.transport.served import Server
 
 log = structlog.get_logger(__name__)
 
-HOUSEKEEPING_SECONDS = 3600
+HOUSEKEEPING_SECONDS = 600
+
+UNHEARD_SECONDS = 3600
+"""Ended jobs that stay unacknowledged are kept in memory so long; the database keeps them longer."""
 
 
 class MinerService:
@@ -51,19 +59,26 @@ class MinerService:
         hotkey: Signer | None,
         verifier: Verifier = keys.verify,
         clock: Clock = time.time,
+        timers: Callable[[], Timers] = Timers,
     ) -> None:
-        """:raises ConfigurationError: there is no hotkey, and the miner is not a trusted one."""
+        """``clock``: the wall's. ``timers``: those of one job.
+
+        :raises ConfigurationError: there is no hotkey, and the miner is not a trusted one."""
         self._settings, self._launcher, self._clock = settings, launcher, clock
         self._database = Database(settings.database_url)
         self._store = JobStore(self._database, clock)
         self.book = self._make_book(hotkey)
         self._gate = self._make_gate(hotkey, verifier)
         self.pool = Pool(settings.executors)
-        self._desk = Desk(settings, self._store, clock)
-        self._executors = Executors(self._desk, launcher, lambda: self.executor_address)
-        intake = Intake(self._desk, self._executors, self.pool, verifier, self.book)
-        self.validators = ValidatorDoor(self._gate, chain, self.pool, self._desk, intake)
-        self.executors = ExecutorDoor(self._desk, self._executors, hotkey)
+        self._desk = Desk(settings, self._store, clock, timers)
+        self._outbox = Outbox(self._desk)
+        self._supervisor = Supervisor(self._desk, launcher, lambda: self.executor_address)
+        self._at_work = Executors(self._desk, self._supervisor)
+        intake = Intake(self._outbox, self._at_work, self.pool, verifier, self.book)
+        self.validators = ValidatorDoor(self._gate, chain, self.pool, self._outbox, intake)
+        self.executors = ExecutorDoor(self._desk, self._at_work, hotkey)
+        self._sole = Sole(self._database, "miner")
+        self._keeper = Housekeeper(self._database, self._rules(), every_s=HOUSEKEEPING_SECONDS)
         self._server: Server | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._ready = False
@@ -99,10 +114,12 @@ class MinerService:
         """Migrate, pick up what was under way, listen, warm the executors.
 
         :raises OSError: the address cannot be listened on.
+        :raises StorageError: the database cannot be used, or another miner runs on it.
         """
         try:
-            await self.open()
+            await self._prepare()
             await self._listen()
+            self._resume()
             for executor_class, count in self.pool.manifest().items():
                 await self._launcher.warm(executor_class, min(count, self._settings.warm))
         except BaseException:
@@ -111,40 +128,53 @@ class MinerService:
         self._ready = True
         log.info("miner started", url=self.url, manifest=self.pool.manifest())
 
+    async def open(self) -> None:
+        """:meth:`start` without a socket, for channels of other kinds. :raises StorageError:"""
+        await self._prepare()
+        self._resume()
+
     async def _listen(self) -> None:
         app = make_app(self.validators, self.executors, self.book, self._is_ready)
         self._server = Server(app, self._settings.host, self._settings.port)
         await self._server.start()
 
-    async def open(self) -> None:
-        """The part of :meth:`start` that needs no socket."""
+    async def _prepare(self) -> None:
+        await self._sole.start()
         await migrate(self._database, "miner")
-        await self._tidy()
         for job in await self._desk.restore():
-            self._pick_up(job)
-        self._housekeeping = asyncio.create_task(self._keep_house())
+            job.slot = self.pool.take(job.row.executor_class)
+            initial = V0InitialJobRequest.model_validate_json(job.row.initial)
+            limits = limits_of(initial, self._settings.executor_startup_limit)
+            self._at_work.restored(job, limits.readiness(job.row.executor_class))
+        self._housekeeping = asyncio.create_task(self._keeper.run())
 
-    def _pick_up(self, job: Job) -> None:
-        with contextlib.suppress(ClassNotOffered):
-            job.slot = self.pool.reserve(job.row.executor_class)
-        initial = V0InitialJobRequest.model_validate_json(job.row.initial)
-        limits = limits_of(initial, self._settings.executor_startup_limit)
-        self._executors.restored(job)
-        self._executors.arm(job, limits.readiness(job.row.executor_class))
-        if job.row.state is not JobState.ACCEPTED:
-            self._executors.ready(job)
+    def _resume(self) -> None:
+        """Launch an executor for each job under way: it stands by where the former one lives, else takes over."""
+        for job in [job for job in self._desk.jobs.values() if not job.ended]:
+            log.info("job picked up again", job_uuid=job.uuid, state=job.row.state.value)
+            self._supervisor.start(job)
 
-    async def stop(self) -> None:
-        """Give up jobs under way, end the executors, stop listening, close the database. Twice is fine."""
+    async def stop(self, *, end_jobs: bool = False) -> None:
+        """Stop listening, close the database. Jobs under way are left to their executors, for the next start.
+
+        ``end_jobs``: give them up, and end their executors. Twice is fine.
+        """
         self._ready = False
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.gather(self._housekeeping, return_exceptions=True)
-        await self._desk.stop()
-        await self._launcher.close()
+        if end_jobs:
+            await self._desk.end_jobs()
+        self._desk.stop()
+        self._outbox.finish(GOING_AWAY)
+        if not end_jobs:
+            await self._supervisor.stop()
+        await self._launcher.close(kill=end_jobs)
+        await self._supervisor.stop()
         await self._desk.drain()
         if self._server is not None:
             await self._server.stop()
+        await self._sole.close()
         await self._database.close()
 
     async def _is_ready(self) -> bool:
@@ -153,21 +183,17 @@ class MinerService:
         try:
             async with self._database.read() as connection:
                 await connection.execute(sa.text("SELECT 1"))
-        except sa.exc.SQLAlchemyError:
+        except (StorageError, sa.exc.SQLAlchemyError):
             return False
         return True
 
-    async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            try:
-                await self._tidy()
-            except sa.exc.SQLAlchemyError as error:
-                log.error("housekeeping failed", error=type(error).__name__)
-
-    async def _tidy(self) -> None:
-        """Forget what is past its retention (section 9.3)."""
-        await self._store.purge(self._clock() - RETENTION_SECONDS)
+    def _rules(self) -> dict[str, Rule]:
+        """What is past its retention; receipts have their own (section 9.3)."""
+        rules: dict[str, Rule] = {"jobs": self._forget_jobs}
         if self.book is not None:
-            await self.book.purge()
-        self._desk.forget_older_than(self._clock() - REPLAY_SECONDS)
+            rules["receipts"] = self.book.purge
+        return rules
+
+    async def _forget_jobs(self) -> int:
+        self._desk.forget_ended(self._clock() - UNHEARD_SECONDS)
+        return await self._store.purge(self._clock() - self._settings.retention)

@@ -21,11 +21,13 @@ class MinerSettings(ServiceSettings):
     * ``executors``: how many jobs of each class may run at once
     * ``executor_address``: what executors dial; default ``ws://<host>:<port>``
     * ``executor_startup_limit``: how long an executor may take to be ready, beyond its class's spin-up
-    * ``executor_reconnect_limit``: how long a lost executor may take to come back (G47)
+    * ``executor_reconnect_limit``: how long a job waits for an executor when none that was started for it is
+      known to be alive (G47)
     * ``executor_exit_limit``: how long an executor may tidy up after its job; it is killed then
-    * ``executor_lifetime``: no job holds an executor longer, whatever its own limits say
+    * ``executor_lifetime``: a job whose own limits would hold an executor longer is declined; None: none is
     * ``job_request_limit``: how long a ready executor waits for the validator's job request
     * ``cancel_limit``: how long an executor may take to end a cancelled job; it is killed then
+    * ``retention``: a job is forgotten so long after its end
     * ``auth_limit``: how long a new connection may stay unauthenticated
     * ``trusted_for``: the one validator of a trusted miner (section 1); no receipts then
     * ``warm``: executors of each class kept started for the next job
@@ -48,9 +50,10 @@ class MinerSettings(ServiceSettings):
     executor_startup_limit: Seconds = 300
     executor_reconnect_limit: Seconds = 30
     executor_exit_limit: Seconds = 60
-    executor_lifetime: Seconds = 48 * 3600
+    executor_lifetime: Seconds | None = None
     job_request_limit: Seconds = 600
     cancel_limit: Seconds = 15
+    retention: Seconds = 7 * 24 * 3600
     auth_limit: Seconds = 10
     trusted_for: str | None = None
     warm: int = Field(default=1, ge=0)

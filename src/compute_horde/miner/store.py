@@ -11,15 +11,17 @@ from compute_horde.lifecycle.states import TERMINAL, JobState
 from compute_horde.miner.tables import job_messages, jobs
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde.storage.database import Database
+from compute_horde.storage.retention import by_key, purge
 
 Clock = Callable[[], float]
 Also = Callable[[AsyncConnection], Awaitable[None]]
 
-REPLAY_SECONDS = 24 * 3600
-"""Jobs older than this are not re-sent to a validator that reconnects (section 6.6)."""
+REPLAY_JOBS = 1000
+"""At most so many ended jobs, the newest, are re-sent to a validator that reconnects; it may ask for older ones by
+name for as long as they are kept.
+"""
 
-REPLAY_JOBS = 200
-"""At most so many jobs, the newest, are re-sent."""
+PURGE_STEP = 200
 
 _TERMINAL = [state.value for state in TERMINAL]
 
@@ -41,6 +43,11 @@ class JobRow(NamedTuple):
 
 
 _COLUMNS = [jobs.c[name] for name in JobRow._fields]
+_LIGHT = [
+    {"initial": sa.literal("").label("initial"), "request": sa.null().label("request")}.get(name, jobs.c[name])
+    for name in JobRow._fields
+]
+"""A row without the frames for the executor, which may be large."""
 
 
 class Envelope(NamedTuple):
@@ -62,7 +69,9 @@ def _row(row: Any) -> JobRow:
 
 
 class JobStore:
-    """Every method is one transaction."""
+    """Every method is one transaction, and may be repeated although it was carried out (a commit's answer can be
+    lost). All of them raise ``DatabaseUnavailable``.
+    """
 
     def __init__(self, database: Database, clock: Clock = time.time) -> None:
         self._database, self._clock = database, clock
@@ -78,7 +87,9 @@ class JobStore:
             await self._post(connection, row.job_uuid, accepted)
 
     async def advance(self, job_uuid: str, before: JobState, after: JobState, message: Envelope) -> bool:
-        """Move on and store the message that says so. False when the row has moved meanwhile (G49)."""
+        """Move on and store the message that says so. False when the row has moved meanwhile (G49), unless it was
+        this very step that moved it.
+        """
         statement = (
             jobs.update()
             .where(jobs.c.job_uuid == job_uuid, jobs.c.state == before.value)
@@ -86,14 +97,20 @@ class JobStore:
         )
         async with self._database.begin() as connection:
             if (await connection.execute(statement)).rowcount != 1:
-                return False
+                return await self._is_done(connection, job_uuid, after, message.type)
             await self._post(connection, job_uuid, message)
         return True
 
     async def post(self, job_uuid: str, message: Envelope) -> None:
-        """Store a message that changes no state."""
+        """Store a message that changes no state. There is one of each type."""
         async with self._database.begin() as connection:
-            await self._post(connection, job_uuid, message)
+            if not await connection.scalar(_has_message(job_uuid, message.type)):
+                await self._post(connection, job_uuid, message)
+
+    async def drop(self, job_uuid: str) -> None:
+        """Undo an acceptance of which nobody was told."""
+        async with self._database.begin() as connection:
+            await connection.execute(jobs.delete().where(jobs.c.job_uuid == job_uuid))
 
     async def set_request(self, job_uuid: str, frame: str) -> None:
         """Keep the validator's job request, for an executor that comes later or comes back."""
@@ -120,22 +137,25 @@ class JobStore:
         async with self._database.begin() as connection:
             await also(connection)
 
-    async def find(self, job_uuid: str) -> JobRow | None:
-        rows = await self._select(jobs.c.job_uuid == job_uuid)
+    async def find(self, job_uuid: str, *, frames: bool = True) -> JobRow | None:
+        """``frames``: also what the executor was to be sent."""
+        rows = await self._select(jobs.c.job_uuid == job_uuid, columns=_COLUMNS if frames else _LIGHT)
         return rows[0] if rows else None
 
     async def under_way(self) -> list[JobRow]:
+        """Oldest first."""
         return await self._select(jobs.c.state.not_in(_TERMINAL))
 
-    async def pending(self, validator: str) -> list[JobRow]:
-        """What to re-send to a validator that reconnects: under way, or ended without its finished receipt."""
-        since = self._clock() - REPLAY_SECONDS
-        conditions = (
-            jobs.c.validator == validator,
-            jobs.c.acknowledged.is_(False),
-            jobs.c.created_at > since,
+    async def pending(self, validator: str) -> list[str]:
+        """The names of jobs that ended without their finished receipt: the newest, oldest first."""
+        statement = (
+            sa.select(jobs.c.job_uuid)
+            .where(jobs.c.validator == validator, jobs.c.acknowledged.is_(False), jobs.c.state.in_(_TERMINAL))
+            .order_by(jobs.c.created_at.desc())
+            .limit(REPLAY_JOBS)
         )
-        return await self._select(*conditions, limit=REPLAY_JOBS)
+        async with self._database.read() as connection:
+            return [*await connection.scalars(statement)][::-1]
 
     async def messages(self, job_uuid: str) -> list[Envelope]:
         """The outbox of a job, in order."""
@@ -144,16 +164,21 @@ class JobStore:
             rows = await connection.execute(statement.order_by(job_messages.c.id))
             return [Envelope(*row) for row in rows]
 
-    async def purge(self, before: float) -> None:
-        """Forget jobs that ended and were accepted before this moment."""
-        statement = jobs.delete().where(jobs.c.created_at < before, jobs.c.state.in_(_TERMINAL))
-        async with self._database.begin() as connection:
-            await connection.execute(statement)
+    async def purge(self, before: float) -> int:
+        """Forget jobs that ended before this moment, in small steps; how many."""
+        ended = sa.and_(jobs.c.updated_at < before, jobs.c.state.in_(_TERMINAL))
+        return await purge(self._database, *by_key(jobs.c.job_uuid, ended), step=PURGE_STEP)
 
-    async def _select(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[JobRow]:
-        newest = sa.select(*_COLUMNS).where(*conditions).order_by(jobs.c.created_at.desc()).limit(limit)
+    async def _select(self, condition: sa.ColumnElement[bool], columns: Any = _COLUMNS) -> list[JobRow]:
+        statement = sa.select(*columns).where(condition).order_by(jobs.c.created_at)
         async with self._database.read() as connection:
-            return [_row(row) for row in await connection.execute(newest)][::-1]
+            return [_row(row) for row in await connection.execute(statement)]
+
+    async def _is_done(self, connection: AsyncConnection, job_uuid: str, state: JobState, message: str) -> bool:
+        moved = sa.select(jobs.c.job_uuid).where(jobs.c.job_uuid == job_uuid, jobs.c.state == state.value)
+        if await connection.scalar(moved) is None:
+            return False
+        return bool(await connection.scalar(_has_message(job_uuid, message)))
 
     async def _post(self, connection: AsyncConnection, job_uuid: str, message: Envelope) -> None:
         await connection.execute(
@@ -161,3 +186,11 @@ class JobStore:
                 job_uuid=job_uuid, type=message.type, frame=message.frame, created_at=self._clock()
             )
         )
+
+
+def _has_message(job_uuid: str, message_type: str) -> sa.Select[Any]:
+    return (
+        sa.select(sa.func.count())
+        .select_from(job_messages)
+        .where(job_messages.c.job_uuid == job_uuid, job_messages.c.type == message_type)
+    )

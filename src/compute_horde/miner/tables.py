@@ -33,6 +33,7 @@ jobs = Table(
     Column("acknowledged", Boolean, nullable=False, default=False),
     Column("cancel_requested", Boolean, nullable=False, default=False, server_default=false()),
     Index("jobs_pending", "validator", "acknowledged", "created_at"),
+    Index("jobs_updated_at", "updated_at"),
 )
 """Accepted jobs. ``acknowledged``: the validator's finished receipt has come, nothing needs to be re-sent.
 ``cancel_requested``: the validator wants the job to end.

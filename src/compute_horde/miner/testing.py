@@ -15,6 +15,7 @@ from compute_horde.chain.static import FixedChain
 from compute_horde.miner.launcher import FakeExecutor, FakeLauncher
 from compute_horde.miner.service import MinerService
 from compute_horde.miner.settings import MinerSettings
+from compute_horde.miner.timers import Timers
 from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY, Message
 from compute_horde.protocol.enums import DockerPreset, ExecutorClass
 from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension, announcement
@@ -39,6 +40,8 @@ BOB = throwaway_hotkey("//Bob")
 TEST = ExecutorClass.always_on__test
 LLM = ExecutorClass.always_on__llm__a6000
 PATIENCE = 5.0
+QUIET_EXTENSIONS = LINK_EXTENSIONS - {Extension.CAPACITY}
+"""What the validators of tests announce, unless they want to hear how many executors are free."""
 
 
 class Peer:
@@ -82,6 +85,20 @@ class Peer:
         except ChannelClosed as closed:
             return closed.code
         raise AssertionError(f"unexpected frame {frame[:300]}")
+
+
+class FakeClock:
+    """A clock that counts suspension, and goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def timers(self) -> Timers:
+        """Timers that look at it all the time."""
+        return Timers(self, recheck_s=0.001)
 
 
 class Stuck:
@@ -128,7 +145,7 @@ def initial(
     request = V0InitialJobRequest(
         job_uuid=job_uuid,
         executor_class=executor_class,
-        docker_image="busybox",
+        docker_image=changes.pop("docker_image", "busybox"),
         job_started_receipt_payload=payload,
         job_started_receipt_signature=changes.pop("receipt_signature", None) or payload.sign(key),
         executor_timing=changes.pop("timing", None)
@@ -187,10 +204,10 @@ class Horde:
 
     verifier = staticmethod(verify)
 
-    def __init__(self, settings: MinerSettings, chain: FixedChain) -> None:
+    def __init__(self, settings: MinerSettings, chain: FixedChain, timers: Callable[[], Timers] = Timers) -> None:
         self.settings, self.chain, self.launcher = settings, chain, FakeLauncher()
         hotkey = None if settings.trusted_for else MINER
-        self.miner = MinerService(settings, chain, self.launcher, hotkey=hotkey)
+        self.miner = MinerService(settings, chain, self.launcher, hotkey=hotkey, timers=timers)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def validator(
@@ -199,13 +216,16 @@ class Horde:
         *,
         admitted: bool = True,
         frame_limit: int | None = None,
-        extensions: Iterable[Extension] = LINK_EXTENSIONS,
+        extensions: Iterable[Extension] = QUIET_EXTENSIONS,
+        through: tuple[Channel, Channel] | None = None,
+        early: Iterable[Message] = (),
     ) -> Peer:
-        near, far = memory_pair(frame_limit, request=announcement(extensions))
+        """``through``: both ends of its channel, if not plain ones. ``early``: said before it authenticates."""
+        near, far = through or memory_pair(frame_limit, request=announcement(extensions))
         self._tasks.append(asyncio.create_task(self.miner.validators.serve(far, key.ss58_address)))
         peer = Peer(near)
         if admitted:
-            await peer.say(self.auth(key))
+            await peer.say(*early, self.auth(key))
             await peer.expect("V0ExecutorManifestRequest")
         return peer
 
@@ -229,10 +249,15 @@ class Horde:
         token = token or (await self.launched()).token
         self._tasks.append(asyncio.create_task(self.miner.executors.serve(channel, token)))
 
-    async def begun(self, job_uuid: str, extensions: Iterable[Extension] = LINK_EXTENSIONS) -> tuple[Peer, Peer]:
-        """A validator and an executor in the middle of a job: the executor has all of it and is ready."""
+    async def begun(
+        self, job_uuid: str, extensions: Iterable[Extension] = LINK_EXTENSIONS, **changes: Any
+    ) -> tuple[Peer, Peer]:
+        """A validator and an executor in the middle of a job: the executor has all of it and is ready.
+
+        ``changes``: of the initial request.
+        """
         validator = await self.validator()
-        await validator.say(initial(job_uuid))
+        await validator.say(initial(job_uuid, **changes))
         await validator.expect("V0AcceptJobRequest")
         executor = await self.executor(extensions=extensions)
         await executor.expect("V0InitialJobRequest")
@@ -242,13 +267,21 @@ class Horde:
         await executor.expect("V0JobRequest")
         return validator, executor
 
-    async def launched(self) -> FakeExecutor:
-        """The executor that was launched last."""
-        await until(lambda: bool(self.launcher.launched))
+    async def launched(self, count: int = 1) -> FakeExecutor:
+        """The executor that was launched last, when there have been so many."""
+        await until(lambda: len(self.launcher.launched) >= count)
         return self.launcher.launched[-1]
+
+    async def crash(self) -> None:
+        """Stop in the middle: nobody is told anything, and executors live on."""
+        await self._hang_up()
+        await self.miner.stop()
 
     async def close(self) -> None:
         await self.miner.stop()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -262,7 +295,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_horde(folder: Path, **changes: Any) -> AsyncIterator[Horde]:
+async def open_horde(
+    folder: Path, *, timers: Callable[[], Timers] = Timers, **changes: Any
+) -> AsyncIterator[Horde]:
+    """``changes``: of the settings."""
     values: dict[str, Any] = {
         "database_url": f"sqlite+aiosqlite:///{folder / 'miner.db'}",
         "executors": {TEST: 2},
@@ -271,7 +307,7 @@ async def open_horde(folder: Path, **changes: Any) -> AsyncIterator[Horde]:
     }
     settings = MinerSettings(**(values | changes))
     chain = FixedChain(Directory(validators=frozenset({ALICE.ss58_address, BOB.ss58_address})))
-    horde = Horde(settings, chain)
+    horde = Horde(settings, chain, timers)
     await horde.miner.open()
     try:
         yield horde

@@ -6,9 +6,10 @@ import structlog
 
 from compute_horde.chain.port import Chain
 from compute_horde.miner.auth import Gate, Refusal, unknown_validator
+from compute_horde.miner.capacity import CapacityNews
 from compute_horde.miner.connection import Connection
-from compute_horde.miner.desk import Desk
 from compute_horde.miner.intake import Intake, Refused
+from compute_horde.miner.outbox import Outbox
 from compute_horde.miner.pool import Pool
 from compute_horde.protocol.base import MalformedFrame, parse_frame
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
@@ -38,8 +39,9 @@ MAX_EARLY_CHARS = 1024 * 1024
 class ValidatorDoor:
     """Where validators come in. One instance; :meth:`serve` runs once for each connection."""
 
-    def __init__(self, gate: Gate, chain: Chain, pool: Pool, desk: Desk, intake: Intake) -> None:
-        self._gate, self._chain, self._pool, self._desk, self._intake = gate, chain, pool, desk, intake
+    def __init__(self, gate: Gate, chain: Chain, pool: Pool, outbox: Outbox, intake: Intake) -> None:
+        self._gate, self._chain, self._pool, self._intake = gate, chain, pool, intake
+        self._outbox, self._desk, self._news = outbox, outbox.desk, CapacityNews(pool)
 
     async def serve(self, channel: Channel, validator: str) -> None:
         """Speak with a validator until either side closes."""
@@ -61,8 +63,9 @@ class ValidatorDoor:
         try:
             await writer
         finally:
-            connection.alive = False
-            await self._desk.detach(connection)
+            connection.end()
+            self._news.leave(connection)
+            self._outbox.leave(connection)
 
     async def _converse(self, connection: Connection) -> None:
         early: list[str] = []
@@ -73,7 +76,8 @@ class ValidatorDoor:
             return
         log.info("validator authenticated", validator=connection.validator, peer=connection.channel.peer)
         connection.say(V0ExecutorManifestRequest(manifest=self._pool.manifest()))
-        await self._desk.attach_all(connection)
+        self._news.follow(connection)
+        await self._outbox.enter(connection)
         for frame in early:
             await self._hear(connection, frame)
         while True:

@@ -29,14 +29,22 @@ USER, VALIDATOR, MINER = "user", "validator", "miner"
 class Horde:
     """Start with :meth:`start`, stop with :meth:`stop`; use as an async context manager for both.
 
-    ``port``: the facilitator's, 0 for a free one. ``executors``: how many of each class.
+    ``port``: the facilitator's, 0 for a free one. ``executors``: how many of each class. ``end_jobs``: what is under
+    way is ended at the stop; otherwise it is left to the next start on the same folder.
     """
 
     def __init__(
-        self, home: Path, *, port: int, executors: dict[ExecutorClass, int], executor_settings: ExecutorSettings
+        self,
+        home: Path,
+        *,
+        port: int,
+        executors: dict[ExecutorClass, int],
+        executor_settings: ExecutorSettings,
+        end_jobs: bool = False,
     ) -> None:
         self.home = Home(home)
         self._port, self._executors, self._executor_settings = port, executors, executor_settings
+        self._end_jobs = end_jobs
         self._stack = contextlib.AsyncExitStack()
         self.announcement: Announcement | None = None
 
@@ -88,7 +96,10 @@ class Horde:
         await self.stop()
 
     async def _run(self, service: FacilitatorService | MinerService | ValidatorService) -> None:
-        self._stack.push_async_callback(service.stop)
+        if isinstance(service, MinerService):
+            self._stack.push_async_callback(service.stop, end_jobs=self._end_jobs)
+        else:
+            self._stack.push_async_callback(service.stop)
         await service.start()
 
     async def _start_miner(self, chain: StaticChain, *, trusted_for: str | None) -> MinerService:
@@ -106,7 +117,7 @@ class Horde:
             trusted_for=trusted_for,
         )
         service = MinerService(settings, chain, launcher, hotkey=hotkey)
-        self._stack.push_async_callback(launcher.close)
+        self._stack.push_async_callback(launcher.close, kill=self._end_jobs)
         await self._run(service)
         if hotkey is not None:
             endpoint = MinerEndpoint(hotkey=hotkey.ss58_address, address=HOST, port=service.port)

@@ -2,12 +2,18 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
+from compute_horde.protocol.base import Message
 from compute_horde.protocol.control import V0JobLogsRequest, V0JobLogsResponse, empty_answer
+from compute_horde.protocol.extensions import Extension
 
 log = structlog.get_logger(__name__)
+
+Tell = Callable[[Message, Extension], bool]
+"""Sends a message that may be lost to a peer that announced the extension. Whether it did."""
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 MAX_WAITING_ANSWERS = 4096
@@ -30,6 +36,17 @@ class AnswerQueue:
         frame = answer.to_frame()
         if self._bytes + len(frame.encode()) > self._max_bytes:
             frame = empty_answer(request, "more").to_frame()
+        self._add(frame)
+
+    def tell(self, message: Message) -> None:
+        """Add something else that may be lost."""
+        frame = message.to_frame()
+        if len(self._frames) >= self._max_answers or self._bytes + len(frame.encode()) > self._max_bytes:
+            log.warning("too much for the facilitator, a message is dropped", kind=type(message).__name__)
+            return
+        self._add(frame)
+
+    def _add(self, frame: str) -> None:
         self._frames.append(frame)
         self._bytes += len(frame.encode())
         self._filled.set()

@@ -9,7 +9,8 @@ from compute_horde.protocol.facilitator_validator import V0JobCheated
 from compute_horde.protocol.signing import Verifier, canonical_text, verify_payload
 from compute_horde.validator.intake import Gate
 from compute_horde.validator.reputation import Reputation
-from compute_horde.validator.store import Incident, Job, Store
+from compute_horde.validator.rows import Incident, Job
+from compute_horde.validator.store import Store
 
 log = structlog.get_logger(__name__)
 

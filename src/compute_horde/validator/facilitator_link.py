@@ -7,24 +7,29 @@ from importlib.metadata import version
 import structlog
 
 from compute_horde.chain.keys import public_key_of
-from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, parse_frame
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, V0JobLogsResponse
 from compute_horde.protocol.extensions import Extension, announced, announcement
 from compute_horde.protocol.facilitator_validator import (
+    CLAIMED_ELSEWHERE,
     FACILITATOR_TO_VALIDATOR,
+    HEADER_INSTANCE,
     HEADER_MAX_FRAME,
     HEADER_RUNNER_VERSION,
     HEADER_VERSION,
     Response,
     V0AuthenticationRequest,
+    V0ExplainJobRequest,
     V0Heartbeat,
     V0JobCheated,
     V2JobRequest,
 )
 from compute_horde.protocol.signing import Signer, hex_signature
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
-from compute_horde.validator.answers import AnswerQueue
+from compute_horde.validator.answers import AnswerQueue, Tell
+from compute_horde.validator.claims import Claims
 from compute_horde.validator.logs import Reply
+from compute_horde.validator.older import as_older_know_it, is_queued
 from compute_horde.validator.outbox import Outbox
 
 log = structlog.get_logger(__name__)
@@ -34,10 +39,15 @@ ANSWER_SECONDS = 30
 
 MESSAGE_TOO_BIG = 1009
 
-Order = V2JobRequest | V0JobCheated | V0CancelJobRequest | V0JobLogsRequest
+AGAIN_SECONDS = 1.0
 
-Handler = Callable[[Order, Reply], None]
-"""Takes a frame, and what takes an answer with output back over the same connection."""
+AGAIN = "job.internal_error"
+"""The error of a facilitator that could not store a status just now: it is sent again."""
+
+Order = V2JobRequest | V0JobCheated | V0CancelJobRequest | V0JobLogsRequest | V0ExplainJobRequest
+
+Handler = Callable[[Order, Reply, Tell], None]
+"""Takes a frame, and what takes an answer back over the same connection: with output, or of another kind."""
 
 
 class Refused(ConnectionError):  # noqa: N818 - an event more than an error
@@ -53,13 +63,20 @@ class FacilitatorLink:
         signer: Signer,
         dialer: Dialer,
         outbox: Outbox,
+        claims: Claims,
         handler: Handler,
+        forsaken: Callable[[str], None],
         heartbeat_s: float,
         pauses: Callable[[], Iterator[float]],
     ) -> None:
+        """``forsaken`` is called with a job that another instance of this validator has."""
         self._url, self._signer, self._dialer, self._outbox = url, signer, dialer, outbox
+        self._claims, self._forsaken = claims, forsaken
         self._handler, self._heartbeat_s, self._pauses = handler, heartbeat_s, pauses
+        self.instance: str | None = None
         self.connected = asyncio.Event()
+        self._session: _Session | None = None
+        self.let_in: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Connect, serve, and when the connection is lost connect again (G31)."""
@@ -73,7 +90,10 @@ class FacilitatorLink:
         """One connection, from dialling to its loss. Answers whether the facilitator had let the validator in."""
         session, was_in = None, False
         try:
-            session = _Session(await self._dial(), self._outbox, self._handler, self._heartbeat_s)
+            session = _Session(
+                await self._dial(), self._outbox, self._claims, self._handler, self._forsaken, self._heartbeat_s
+            )
+            self._session = session
             await session.serve(self._authentication(), self._let_in)
         except (DialFailed, ChannelClosed, Refused) as error:
             log.warning("no connection to the facilitator", url=self._url, error=str(error))
@@ -82,13 +102,19 @@ class FacilitatorLink:
         finally:
             was_in = self.connected.is_set()
             self.connected.clear()
+            self._session = None
             if session is not None:
                 await session.close()
         return was_in
 
+    def tell(self, message: Message, extension: Extension) -> bool:
+        """Send something that need not arrive, to a facilitator that knows of it. Whether there is one."""
+        return self.connected.is_set() and self._session is not None and self._session.tell(message, extension)
+
     def _let_in(self) -> None:
         log.info("connected to the facilitator", url=self._url)
         self.connected.set()
+        self.let_in()
 
     async def _dial(self) -> Channel:
         release = version("compute-horde")
@@ -98,6 +124,8 @@ class FacilitatorLink:
             HEADER_MAX_FRAME: str(MAX_MINER_FRAME_BYTES),
             **announcement(),
         }
+        if self.instance is not None:
+            headers[HEADER_INSTANCE] = self.instance
         return await self._dialer.dial(self._url, headers=headers, max_frame_bytes=MAX_MINER_FRAME_BYTES)
 
     def _authentication(self) -> V0AuthenticationRequest:
@@ -111,12 +139,22 @@ class _Session:
     Answers with output go beside the statuses, one frame at a time, so that a status waits for one at most.
     """
 
-    def __init__(self, channel: Channel, outbox: Outbox, handler: Handler, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        outbox: Outbox,
+        claims: Claims,
+        handler: Handler,
+        forsaken: Callable[[str], None],
+        heartbeat_s: float,
+    ) -> None:
         self._channel, self._outbox, self._handler, self._heartbeat_s = channel, outbox, handler, heartbeat_s
+        self._claims, self._forsaken = claims, forsaken
+        self._extensions = announced(channel.peer_headers)
         self._answer: asyncio.Future[Response] | None = None
         self._sending = asyncio.Lock()
-        self._answers: AnswerQueue | None = None  # for a facilitator that asks for output
-        if Extension.LOGS in announced(channel.peer_headers):
+        self._answers: AnswerQueue | None = None  # for a facilitator that asks for more than jobs
+        if self._extensions & {Extension.LOGS, Extension.QUEUE, Extension.EXPLAIN}:
             self._answers = AnswerQueue()
         self._on_its_way = False  # a status has been sent and not yet acknowledged
 
@@ -142,8 +180,15 @@ class _Session:
         await self._channel.close()
 
     def _reply(self, request: V0JobLogsRequest, answer: V0JobLogsResponse) -> None:
-        if self._answers is not None:
+        if self._answers is not None and Extension.LOGS in self._extensions:
             self._answers.put(request, answer)
+
+    def tell(self, message: Message, extension: Extension) -> bool:
+        """Whether the facilitator knows of such messages, so that this one is on its way."""
+        if self._answers is None or extension not in self._extensions:
+            return False
+        self._answers.tell(message)
+        return True
 
     async def _read(self) -> None:
         while True:
@@ -154,7 +199,7 @@ class _Session:
                 log.warning("malformed frame from the facilitator dropped", error=str(error))
                 continue
             if not isinstance(message, Response):
-                self._handler(message, self._reply)
+                self._handler(message, self._reply, self.tell)
             elif self._answer is not None and not self._answer.done():
                 self._answer.set_result(message)
             else:
@@ -164,28 +209,47 @@ class _Session:
         answer = await self._ask(authentication.to_frame())
         if answer.status == "error":
             raise Refused(_explain(answer))
+        self._claims.connected(self._extensions)
         let_in()
         beside = [asyncio.create_task(self._beat())]
         if self._answers is not None:
             beside.append(asyncio.create_task(self._tell(self._answers)))
         try:
             while True:
-                await self._report(await self._outbox.first())
+                await self._report(*await self._outbox.first())
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
-    async def _report(self, frame: str) -> None:
-        """Send one status. An error about the job counts as its answer: sending it again would not help."""
+    async def _report(self, job_uuid: str, frame: str) -> None:
+        """Send one status until it is taken. An error about the job counts as its answer, unless it says to try
+        again: sending it again would not help.
+        """
+        knows = Extension.QUEUE in self._extensions
+        if knows or not is_queued(frame):
+            frame, pause_s = frame if knows else as_older_know_it(frame), 0.0
+            while not await self._is_answered(job_uuid, frame, pause_s):
+                pause_s = AGAIN_SECONDS
+        self._claims.answered(job_uuid)
+        await self._outbox.acknowledge()
+
+    async def _is_answered(self, job_uuid: str, frame: str, pause_s: float) -> bool:
+        """Whether the facilitator has taken this status, sent after a pause, or never will."""
+        if pause_s:
+            await asyncio.sleep(pause_s)
         self._on_its_way = True
         answer = await self._ask(frame)
         self._on_its_way = False
-        if answer.status == "error":
-            if any(error.type.startswith("auth.") for error in answer.errors):
-                raise Refused(_explain(answer))
-            log.warning("the facilitator did not take a status", frame=frame[:200], error=_explain(answer))
-        await self._outbox.acknowledge()
+        if answer.status == "success":
+            return True
+        kinds = {error.type for error in answer.errors}
+        if any(kind.startswith("auth.") for kind in kinds):
+            raise Refused(_explain(answer))
+        log.warning("the facilitator did not take a status", frame=frame[:200], error=_explain(answer))
+        if CLAIMED_ELSEWHERE in kinds:
+            self._forsaken(job_uuid)
+        return AGAIN not in kinds
 
     async def _beat(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from compute_horde.protocol.receipts import UUID_PATTERN
 from compute_horde.protocol.signing import InvalidSignature, Signature, Verifier, check_age, digest, verify_payload
 from compute_horde.validator import outcomes
 from compute_horde.validator.journal import Journal
-from compute_horde.validator.store import Admission, Job
+from compute_horde.validator.rows import Admission, Job
 
 log = structlog.get_logger(__name__)
 

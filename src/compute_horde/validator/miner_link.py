@@ -17,6 +17,7 @@ from compute_horde.protocol.control import (
     V0JobLogsResponse,
 )
 from compute_horde.protocol.extensions import Extension, announced, announcement
+from compute_horde.protocol.scheduling import attempt_uuid
 from compute_horde.protocol.signing import Signer
 from compute_horde.protocol.validator_miner import (
     MINER_TO_VALIDATOR,
@@ -42,6 +43,8 @@ from compute_horde.protocol.validator_miner import (
     ValidatorAuthForMiner,
 )
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+from compute_horde.validator.attempt_logs import answered_of_attempt, asked_of_attempt
+from compute_horde.validator.ears import Deaf, Ears
 from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.routing import Manifest
 
@@ -82,15 +85,21 @@ class MinerLink:
         switchboard: Switchboard,
         logs: LogDesk,
         locate: Locate | None = None,
+        *,
+        attempt: int = 1,
+        ears: Ears | None = None,
     ) -> None:
         """``logs``: takes the miner's answers to requests for output, and hears of lost connections.
 
-        ``locate``: where the miner is now; it may have moved since the job was given to it.
+        ``locate``: where the miner is now; it may have moved since the job was given to it. ``attempt``: which of
+        the job's; towards the miner it has a name of its own. ``ears``: hears what the miner says of itself.
         """
         self.extensions: frozenset[Extension] | None = None
         """What the miner announced when it was last reached; None before the first time."""
         self._locate = locate
         self._dialer, self._signer, self.miner, self._job_uuid = dialer, signer, miner, job_uuid
+        self._attempt, self._ears = attempt, ears or Deaf()
+        self.name = attempt_uuid(job_uuid, attempt) if job_uuid else ""
         self._channel: Channel | None = None
         self._sending = asyncio.Lock()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
@@ -99,8 +108,8 @@ class MinerLink:
         self._inbox: asyncio.Queue[JobMessage | ChannelClosed] = asyncio.Queue(INBOX_MESSAGES)
         self._manifest: asyncio.Future[Manifest | None] | None = None
         self._switchboard = switchboard
-        switchboard[miner.hotkey, job_uuid] = self
-        self.log = log.bind(job=job_uuid, miner=miner.hotkey)
+        switchboard[miner.hotkey, self.name] = self
+        self.log = log.bind(job=job_uuid, attempt=attempt, miner=miner.hotkey)
 
     async def open(self, timeout_s: float) -> None:
         """:raises DialFailed: the miner cannot be reached, or closed at once."""
@@ -119,7 +128,11 @@ class MinerLink:
                 await channel.send(auth.to_frame())
         except (ChannelClosed, TimeoutError) as error:
             await self.drop()
+            self._ears.lost(self.miner.hotkey)
             raise DialFailed(f"{url}: {error!r}") from error
+        except DialFailed:
+            self._ears.lost(self.miner.hotkey)
+            raise
         except asyncio.CancelledError:
             await self.drop()
             raise
@@ -156,7 +169,7 @@ class MinerLink:
         """See :class:`~compute_horde.validator.logs.Line`."""
         if not self.is_open or Extension.LOGS not in (self.extensions or ()) or self._questions.full():
             return False
-        self._questions.put_nowait(request)
+        self._questions.put_nowait(asked_of_attempt(request, self._attempt))
         return True
 
     async def _ask(self, channel: Channel, questions: "asyncio.Queue[V0JobLogsRequest]") -> None:
@@ -191,17 +204,24 @@ class MinerLink:
 
     async def close(self) -> None:
         """Close for good."""
-        if self._switchboard.get((self.miner.hotkey, self._job_uuid)) is self:
-            del self._switchboard[self.miner.hotkey, self._job_uuid]
+        if self._switchboard.get((self.miner.hotkey, self.name)) is self:
+            del self._switchboard[self.miner.hotkey, self.name]
         await self.drop()
 
     async def _listen(self, channel: Channel, manifest: "asyncio.Future[Manifest | None]") -> None:
+        tells = Extension.CAPACITY in announced(channel.peer_headers)
+        if tells:
+            self._ears.line_opened(self.miner.hotkey)
         try:
             while True:
                 message = await self._hear(channel)
                 if isinstance(message, V0ExecutorManifestRequest):
+                    self._ears.reached(self.miner.hotkey, message.manifest)
                     if not manifest.done():
                         manifest.set_result(message.manifest)
+                elif isinstance(message, V0FreeExecutorsRequest):
+                    if tells:
+                        self._ears.pushed(self.miner.hotkey, message.free)
                 elif isinstance(message, V0JobLogsResponse):
                     self._answer(message)
                     await asyncio.sleep(0)  # a flood of them keeps nobody else from their turn
@@ -212,6 +232,9 @@ class MinerLink:
                 manifest.set_result(None)
             self._logs.lost(self._job_uuid, self)
             await self._inbox.put(closed)
+        finally:
+            if tells:
+                self._ears.line_closed(self.miner.hotkey)
 
     async def _hear(self, channel: Channel) -> MinerToValidator | None:
         frame = await channel.receive()
@@ -232,7 +255,7 @@ class MinerLink:
         """An answer may come over the connection of another job with the same miner."""
         asked = self._switchboard.get((self.miner.hotkey, response.job_uuid))
         if asked is not None:
-            self._logs.answer(response, asked)
+            self._logs.answer(answered_of_attempt(response, asked._job_uuid, asked._attempt), asked)
 
     def _sort(self, message: MinerToValidator | None) -> JobMessage | None:
         """What of it is for this job; the rest is passed on, logged or dropped."""
@@ -255,7 +278,7 @@ class MinerLink:
                 modern = streaming_not_ready(message)
             case _:
                 modern = message
-        if modern.job_uuid == self._job_uuid:
+        if modern.job_uuid == self.name:
             return modern
         self._pass_on(modern)
         return None

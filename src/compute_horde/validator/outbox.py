@@ -6,24 +6,20 @@ without another read.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compute_horde.protocol.details import FailureDetails, StatusMetadata
-from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
-from compute_horde.validator.store import Store
+import structlog
+
+from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.validator.outbox_store import OutboxStore
+from compute_horde.validator.shrinking import bare, without_bulk
+
+log = structlog.get_logger(__name__)
 
 KEEP_IN_MEMORY_BYTES = 64 * 1024
 DISCARD_AT_ONCE = 64
 LULL_SECONDS = 0.5
-KEPT_CHARACTERS = 64 * 1024
-KEPT_MESSAGE_CHARACTERS = 4 * 1024
-KEPT_CONTEXT_CHARACTERS = 16 * 1024
-KEPT_NOTICES = 20
-KEPT_NOTICE_CHARACTERS = 500
-"""All kept together fit into the smallest frame of the existing network, 1 MiB, even where JSON needs six bytes
-for a character."""
-
-TOO_LARGE = "The result was too large for the facilitator: artifacts were left out and the output was cut"
 
 
 @dataclass(frozen=True)
@@ -31,83 +27,42 @@ class Entry:
     """``frame`` is None where it has to be read from the database."""
 
     id: int
+    job_uuid: str
     frame: str | None = None
-
-
-def without_bulk(frame: str) -> str:
-    """The same status without artifacts and hashes, and with the end of the output only."""
-    update = V0JobStatusUpdate.model_validate_json(frame)
-    if update.metadata and (failure := update.metadata.job_failure_details):
-        metadata = StatusMetadata(job_failure_details=_shortened(failure))
-        return update.model_copy(update={"metadata": metadata}).to_frame()
-    if update.metadata is None or (response := update.metadata.miner_response) is None:
-        return bare(frame)
-    small = response.model_copy(
-        update={
-            "docker_process_stdout": response.docker_process_stdout[-KEPT_CHARACTERS:],
-            "docker_process_stderr": response.docker_process_stderr[-KEPT_CHARACTERS:],
-            "artifacts": None,
-            "upload_results": None,
-            "image_digest": (response.image_digest or "")[:KEPT_NOTICE_CHARACTERS] or None,
-            "output_hashes": None,
-            "notices": [*_first(response.notices or []), TOO_LARGE],
-        }
-    )
-    metadata = update.metadata.model_copy(update={"miner_response": small})
-    return update.model_copy(update={"metadata": metadata}).to_frame()
-
-
-def bare(frame: str) -> str:
-    """The status and nothing else."""
-    update = V0JobStatusUpdate.model_validate_json(frame)
-    return V0JobStatusUpdate(uuid=update.uuid, status=update.status).to_frame()
-
-
-def _first(notices: list[str]) -> list[str]:
-    return [notice[:KEPT_NOTICE_CHARACTERS] for notice in notices[:KEPT_NOTICES]]
-
-
-def _shortened(failure: FailureDetails) -> FailureDetails:
-    """Without most of its output. The context stays if it is small: it tells a cancelled job from a failed one."""
-    context = failure.context if len(str(failure.context)) <= KEPT_CONTEXT_CHARACTERS else None
-    return failure.model_copy(
-        update={
-            "message": failure.message[:KEPT_MESSAGE_CHARACTERS],
-            "context": context,
-            "docker_process_stdout": (failure.docker_process_stdout or "")[-KEPT_CHARACTERS:],
-            "docker_process_stderr": (failure.docker_process_stderr or "")[-KEPT_CHARACTERS:],
-        }
-    )
 
 
 class Outbox:
     """A queue with one reader (the facilitator link) and many writers (the jobs)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: OutboxStore) -> None:
         self._store = store
         self._waiting: deque[Entry] = deque()
         self._acknowledged: list[int] = []
         self._filled = asyncio.Event()
 
-    async def load(self) -> None:
-        """Take up what an earlier run left."""
-        self._waiting.extend(Entry(id_) for id_ in await self._store.unsent())
+    def load(self, statuses: Iterable[tuple[int, str]]) -> None:
+        """Take up what an earlier run, or another process, left: ids and jobs, in order."""
+        known = {entry.id for entry in self._waiting}.union(self._acknowledged)
+        self._waiting.extend(Entry(id_, job_uuid) for id_, job_uuid in statuses if id_ not in known)
         self._filled.set()
 
-    def push(self, id_: int, frame: str) -> None:
+    def push(self, id_: int, job_uuid: str, frame: str) -> None:
         """A status whose row is already committed."""
-        self._waiting.append(Entry(id_, frame if len(frame) <= KEEP_IN_MEMORY_BYTES else None))
+        self._waiting.append(Entry(id_, job_uuid, frame if len(frame) <= KEEP_IN_MEMORY_BYTES else None))
         self._filled.set()
 
-    async def first(self) -> str:
-        """The frame at the head of the queue, once there is one. It stays there until :meth:`acknowledge`."""
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def first(self) -> tuple[str, str]:
+        """The job and the frame at the head of the queue, once there is one. It stays until it is acknowledged."""
         while True:
             while not self._waiting:
                 await self._idle()
             entry = self._waiting[0]
             frame = entry.frame if entry.frame is not None else await self._store.frame(entry.id)
             if frame is not None:
-                return frame
+                return entry.job_uuid, frame
             self._waiting.popleft()
 
     async def _idle(self) -> None:
@@ -133,12 +88,17 @@ class Outbox:
         entry = self._waiting[0]
         frame = (entry.frame if entry.frame is not None else await self._store.frame(entry.id)) or ""
         small = without_bulk(frame)
-        self._waiting[0] = Entry(entry.id, small if len(small) < len(frame) else bare(frame))
+        self._waiting[0] = Entry(entry.id, entry.job_uuid, small if len(small) < len(frame) else bare(frame))
 
     async def close(self) -> None:
         await self._flush()
 
     async def _flush(self) -> None:
+        """While the database is away rows stay: they are sent again at worst, which does no harm."""
         if done := list(self._acknowledged):
-            await self._store.discard(done)
-            del self._acknowledged[: len(done)]
+            try:
+                await self._store.discard(done)
+            except DatabaseUnavailable as error:
+                log.warning("acknowledged statuses were not deleted", error=str(error))
+            else:
+                del self._acknowledged[: len(done)]

@@ -1,12 +1,13 @@
 """How a job can end, and whether that is its miner's fault (sections 5.4, 6.7)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import JsonValue
 
 from compute_horde.lifecycle import failures
-from compute_horde.lifecycle.states import JobState
+from compute_horde.lifecycle.states import JobState, to_wire
 from compute_horde.protocol.compat.cancelled import CANCELLED_CODE, says_cancelled
 from compute_horde.protocol.details import (
     FailureDetails,
@@ -21,7 +22,7 @@ from compute_horde.protocol.enums import (
     Participant,
     RejectionReason,
 )
-from compute_horde.protocol.problems import Problem
+from compute_horde.protocol.problems import Problem, is_worth_another_attempt
 from compute_horde.protocol.validator_miner import (
     V0DeclineJobRequest,
     V0HordeFailedRequest,
@@ -38,6 +39,53 @@ class Outcome:
     by: Participant
     metadata: StatusMetadata
     blame: str | None = None
+
+    @property
+    def problem(self) -> Problem | None:
+        """The failure as data, where its finder said so."""
+        details = self._details
+        return Problem.from_context(details.context, details.message) if details else None
+
+    @property
+    def message(self) -> str:
+        return self._details.message if self._details else ""
+
+    @property
+    def is_worth_another(self) -> bool:
+        """Whether the job may end well with another attempt."""
+        return is_worth_another_attempt(self.problem, to_wire(self.state))
+
+    @property
+    def _details(self) -> "RejectionDetails | FailureDetails | HordeFailureDetails | None":
+        shown = self.metadata
+        return shown.job_rejection_details or shown.job_failure_details or shown.horde_failure_details
+
+    def with_details(self, **details: JsonValue) -> "Outcome":
+        """The same end with more of what is known beside it, where it is a failure."""
+        updated = {
+            name: value.model_copy(update={"context": {**(value.context or {}), **details}})
+            for name in ("job_rejection_details", "job_failure_details", "horde_failure_details")
+            if (value := getattr(self.metadata, name)) is not None
+        }
+        return replace(self, metadata=self.metadata.model_copy(update=updated))
+
+    def without_output(self) -> "Outcome":
+        """The same end without what the job printed."""
+        if (failure := self.metadata.job_failure_details) is None:
+            return self
+        nothing = {"docker_process_stdout": None, "docker_process_stderr": None}
+        metadata = StatusMetadata(job_failure_details=failure.model_copy(update=nothing))
+        return replace(self, metadata=metadata)
+
+    def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` reads again."""
+        metadata = self.metadata.model_dump(mode="json", exclude_none=True)
+        return {"state": self.state.value, "by": self.by.value, "metadata": metadata, "blame": self.blame}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Outcome":
+        metadata = StatusMetadata.model_validate(kept["metadata"])
+        return cls(JobState(kept["state"]), Participant(kept["by"]), metadata, kept["blame"])
 
 
 Ending = V0DeclineJobRequest | V0JobFailedRequest | V0HordeFailedRequest | V0JobFinishedRequest
@@ -64,6 +112,11 @@ def from_miner(message: Ending) -> Outcome:
             return Outcome(
                 JobState.HORDE_FAILED, Participant.MINER, StatusMetadata(horde_failure_details=horde), blame
             )
+
+
+def says_busy(message: V0DeclineJobRequest) -> bool:
+    """Whether the miner would take the job when one of its executors is free."""
+    return message.reason is RejectionReason.BUSY
 
 
 def _cancelled_by_miner(message: V0JobFailedRequest) -> Outcome:
@@ -176,6 +229,32 @@ def no_miner(message: str, hint: str, **details: JsonValue) -> Outcome:
         details=details,
     )
     return _rejected(RejectionReason.NO_MINER_FOR_JOB, found)
+
+
+def queue_timeout(waited_s: float, why: str) -> Outcome:
+    """No executor was free for as long as the job may wait."""
+    found = Problem(
+        code="queue_timeout",
+        message=f"No executor was free within {waited_s:.0f} s",
+        fault=Fault.NOBODY,
+        retryable=True,
+        hint="Send the job again, let it wait longer (queue_time_limit), or choose another executor class.",
+        details={"waited_s": round(waited_s, 1), "why": why},
+    )
+    return _rejected(RejectionReason.BUSY, found)
+
+
+def all_busy(executor_class: str) -> Outcome:
+    """No executor is free, and the job does not want to wait."""
+    found = Problem(
+        code="busy",
+        message=f"No executor of class {executor_class} is free",
+        fault=Fault.NOBODY,
+        retryable=True,
+        hint="Send the job again later, or let it wait (queue_time_limit).",
+        details={"executor_class": executor_class},
+    )
+    return _rejected(RejectionReason.BUSY, found)
 
 
 def _rejected(reason: RejectionReason, found: Problem) -> Outcome:

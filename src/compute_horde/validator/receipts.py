@@ -11,7 +11,7 @@ from compute_horde.protocol.receipts import (
     JobStartedPayload,
 )
 from compute_horde.protocol.signing import Signer
-from compute_horde.validator.store import IssuedReceipt
+from compute_horde.validator.rows import IssuedReceipt
 
 Payload = JobStartedPayload | JobAcceptedPayload | JobFinishedPayload
 MAX_TOOK_US = 31_536_000_000_000

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from compute_horde.validator.routing import INCIDENT_MEMORY_SECONDS, Manifest
-from compute_horde.validator.store import Incident, Store
+from compute_horde.validator.rows import Incident
+from compute_horde.validator.store import Store
 
 
 class Reputation:

@@ -6,8 +6,8 @@ from compute_horde.protocol.facilitator_validator import V2JobRequest
 from compute_horde.protocol.receipts import JobStartedPayload
 from compute_horde.protocol.signing import Signer
 from compute_horde.protocol.validator_miner import V0InitialJobRequest, V0JobRequest, signed_request
+from compute_horde.validator.rows import IssuedReceipt
 from compute_horde.validator.settings import ValidatorSettings
-from compute_horde.validator.store import IssuedReceipt
 
 TIMEOUT_SECONDS = 300
 """What the network's validators always send; miners ignore it beside ``executor_timing``."""
@@ -29,9 +29,9 @@ def limits_of(request: V2JobRequest, settings: ValidatorSettings) -> Limits:
 def initial_request(
     request: V2JobRequest, limits: Limits, receipt: IssuedReceipt, signer: Signer
 ) -> V0InitialJobRequest:
-    """The reservation: carries the volume, so that the executor can prepare."""
+    """The reservation: carries the volume, so that the executor can prepare. The receipt names the attempt."""
     message = V0InitialJobRequest(
-        job_uuid=request.uuid,
+        job_uuid=receipt.job_uuid,
         executor_class=request.executor_class,
         docker_image=request.docker_image,
         timeout_seconds=TIMEOUT_SECONDS,
@@ -44,10 +44,10 @@ def initial_request(
     return signed_request(message, signer)
 
 
-def job_request(request: V2JobRequest, signer: Signer) -> V0JobRequest:
-    """The rest of the job, once its executor is ready."""
+def job_request(request: V2JobRequest, name: str, signer: Signer) -> V0JobRequest:
+    """The rest of the job, once its executor is ready. ``name``: the attempt's."""
     message = V0JobRequest(
-        job_uuid=request.uuid,
+        job_uuid=name,
         executor_class=request.executor_class,
         docker_image=request.docker_image,
         docker_run_options_preset=EXECUTOR_CLASSES[request.executor_class].preset,

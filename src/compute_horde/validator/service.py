@@ -9,32 +9,55 @@ import structlog
 from compute_horde.chain import keys
 from compute_horde.chain.port import Chain
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
-from compute_horde.protocol.facilitator_validator import V0JobCheated, V2JobRequest
+from compute_horde.protocol.extensions import Extension
+from compute_horde.protocol.facilitator_validator import V0ExplainJobRequest, V0JobCheated, V2JobRequest
 from compute_horde.protocol.signing import Signer, Verifier
+from compute_horde.storage.bus import make_bus
 from compute_horde.storage.database import Database
+from compute_horde.storage.leases import Owners
 from compute_horde.storage.migrate import migrate
+from compute_horde.telemetry.validator import ValidatorMetrics
 from compute_horde.transport.backoff import backoff
 from compute_horde.transport.channel import Dialer
 from compute_horde.transport.websocket import WebSocketDialer
+from compute_horde.validator.answers import Tell
 from compute_horde.validator.cheats import CheatDesk
+from compute_horde.validator.claims import Claims
 from compute_horde.validator.dispatch import Dispatcher
 from compute_horde.validator.driver import Driver
+from compute_horde.validator.explaining import Explainer
 from compute_horde.validator.facilitator_link import FacilitatorLink, Order
+from compute_horde.validator.gauges import Gauges
+from compute_horde.validator.housekeeping import Forgetting
 from compute_horde.validator.intake import Gate, Intake
 from compute_horde.validator.journal import Journal
+from compute_horde.validator.keeper import Keeper
+from compute_horde.validator.leasing import Leases
 from compute_horde.validator.live import LiveJobs
 from compute_horde.validator.logs import LogDesk, Reply
+from compute_horde.validator.matcher import Matcher
 from compute_horde.validator.outbox import Outbox
+from compute_horde.validator.outbox_store import OutboxStore
+from compute_horde.validator.places import PlacesNow
+from compute_horde.validator.queue.estimate import RunTimes
+from compute_horde.validator.reporter import Reporter
 from compute_horde.validator.reputation import Reputation
 from compute_horde.validator.settings import ValidatorSettings
-from compute_horde.validator.store import Job, Store
+from compute_horde.validator.store import Store
+from compute_horde.validator.supply import Supply
+from compute_horde.validator.tools import Tools
 from compute_horde.validator.turns import Turns
+from compute_horde.validator.watch import Watches
 
 log = structlog.get_logger(__name__)
 
 
 class ValidatorService:
-    """One validator. Everything that it was told and has not finished survives :meth:`stop`, or a crash."""
+    """One validator. Everything that it was told and has not finished survives :meth:`stop`, or a crash.
+
+    Several processes may share a PostgreSQL database: each drives what it has let in, and takes over what others
+    had when they died.
+    """
 
     def __init__(
         self,
@@ -45,18 +68,47 @@ class ValidatorService:
         dialer: Dialer | None = None,
         verifier: Verifier = keys.verify,
         pauses: Callable[[], Iterator[float]] = backoff,
+        metrics: ValidatorMetrics | None = None,
     ) -> None:
         """``pauses``: how long to wait between attempts to reach a peer."""
         dialer = dialer or WebSocketDialer()
-        self._settings, self._hotkey, self._pauses = settings, hotkey, pauses
+        self.metrics = metrics or ValidatorMetrics()
         self._database = Database(settings.database_url)
-        self._store = Store(self._database)
-        self._outbox = Outbox(self._store)
+        self._owners = Owners(self._database)
+        self._leases = Leases(self._database, self._owners, settings.lease_seconds)
+        self._bus = make_bus(self._database)
+        self._store = Store(self._database, self._leases.token, self._leases.lease_s)
+        self._outbox_store = OutboxStore(self._database)
+        self._outbox = Outbox(self._outbox_store)
         self._reputation = Reputation()
-        self._journal = Journal(self._store, self._outbox, self._reputation)
+        self._claims = Claims()
+        self._journal = Journal(self._store, self._outbox, self._reputation, self._claims)
         self._logs = LogDesk()
-        self._dispatcher = Dispatcher(settings, hotkey, chain, dialer, self._journal, self._reputation, self._logs)
-        self._live = LiveJobs(self._store, self._logs, self._driver_of, self._spawn)
+        self._supply = Supply(self._reputation)
+        self._dispatcher = Dispatcher(settings, hotkey, chain, dialer, self._reputation, self._supply, self._logs)
+        self._matcher = Matcher(self._supply, self._dispatcher.candidates, settings.max_priority)
+        self._tools = Tools(
+            settings=settings,
+            signer=hotkey,
+            store=self._store,
+            journal=self._journal,
+            claims=self._claims,
+            dispatcher=self._dispatcher,
+            matcher=self._matcher,
+            supply=self._supply,
+            logs=self._logs,
+            run_times=RunTimes(),
+            metrics=self.metrics,
+            pauses=pauses,
+        )
+        self._live = LiveJobs(
+            self._store, self._logs, self._bus, lambda job: Driver(job, self._tools), self._begin
+        )
+        self._keeper = Keeper(self._leases, self._live, self._outbox, self._claims, self.metrics)
+        places = PlacesNow(settings, self._matcher, self._supply, self._tools.run_times, self._live)
+        self._explainer = Explainer(
+            settings, self._store, self._claims, self._matcher, self._supply, self._live, places
+        )
         self._turns = Turns()
         gate = Gate(hotkey.ss58_address, chain, verifier, settings.signature_max_age)
         self._intake = Intake(gate, self._journal, self._live.start)
@@ -66,10 +118,18 @@ class ValidatorService:
             hotkey,
             dialer,
             self._outbox,
+            self._claims,
             self._take,
+            self._live.forsake,
             settings.heartbeat_seconds,
             pauses,
         )
+        self._watches = Watches(self._matcher, self._supply, self._dispatcher)
+        self._reporter = Reporter(places, self._facilitator.tell)
+        self._housekeeper = Forgetting(self._database, settings.retention_days).housekeeper()
+        Gauges(self._database, self._matcher, self._live, self._outbox, self._facilitator).register(self.metrics)
+        self._matcher.changed = self._waiting_changed
+        self._facilitator.let_in = self._reporter.connected
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -80,12 +140,20 @@ class ValidatorService:
     async def start(self) -> None:
         """Return once everything runs; the facilitator is dialled in the background."""
         await migrate(self._database, "validator")
+        await self._owners.start()
+        await self._bus.start()
+        self._facilitator.instance = await self._outbox_store.instance()
         await self._reputation.load(self._store)
-        await self._outbox.load()
-        for job in await self._store.unfinished():
-            log.info("job resumed", job=job.uuid, status=job.state.value)
-            self._live.start(job)
-        self._spawn(self._facilitator.run())
+        await self._keeper.take_over()
+        for work in (
+            self._facilitator.run(),
+            self._keeper.run(),
+            self._live.hear_cancels(),
+            self._watches.run(),
+            self._reporter.run(),
+            self._housekeeper.run(),
+        ):
+            self._spawn(work)
 
     async def stop(self) -> None:
         """Stop; jobs under way are left as they are and resumed by the next start. Stopping twice is fine."""
@@ -93,10 +161,17 @@ class ValidatorService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._dispatcher.close()
+        self._matcher.close()
         await self._outbox.close()
+        await self._bus.close()
+        await self._owners.close()
         await self._database.close()
 
-    def _take(self, message: Order, reply: Reply) -> None:
+    def _waiting_changed(self) -> None:
+        self._reporter.changed()
+        self._watches.changed()
+
+    def _take(self, message: Order, reply: Reply, tell: Tell) -> None:
         match message:
             case V2JobRequest():
                 self._spawn(self._admit(message))
@@ -107,6 +182,8 @@ class ValidatorService:
             case V0JobLogsRequest():
                 if not self._live.ask_logs(message, reply):
                     self._spawn(self._answer_for_absent(message, reply))
+            case V0ExplainJobRequest():
+                self._spawn(self._explain(message, tell))
 
     async def _admit(self, request: V2JobRequest) -> None:
         async with self._turns.of(request.uuid):
@@ -120,22 +197,18 @@ class ValidatorService:
         async with self._turns.of(request.job_uuid):
             await self._live.answer_for_absent(request, reply)
 
-    def _driver_of(self, job: Job) -> Driver:
-        return Driver(
-            job,
-            self._settings,
-            self._hotkey,
-            self._store,
-            self._journal,
-            self._dispatcher,
-            self._logs,
-            self._pauses,
-        )
+    async def _explain(self, request: V0ExplainJobRequest, tell: Tell) -> None:
+        async with self._turns.of(request.job_uuid):
+            tell(await self._explainer.answer(request), Extension.EXPLAIN)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        _ = self._begin(work)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -6,6 +6,13 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from compute_horde.configuration import ServiceSettings
+from compute_horde.protocol.scheduling import (
+    DEFAULT_ATTEMPTS,
+    DEFAULT_BACKOFF_SECONDS,
+    MAX_ATTEMPTS,
+    MAX_PRIORITY,
+    MAX_QUEUE_SECONDS,
+)
 
 
 class ValidatorSettings(ServiceSettings):
@@ -36,5 +43,35 @@ class ValidatorSettings(ServiceSettings):
     )
     cancel_limit: float = Field(
         30, gt=0, lt=60, description="How long a miner may take to end a cancelled job; facilitators wait 60."
+    )
+    queue_time_limit: float = Field(
+        3600,
+        ge=0,
+        description="How long a job may wait for a free executor, where it has no wish of its own; 0: not at all.",
+    )
+    max_queue_time: float = Field(MAX_QUEUE_SECONDS, ge=0, description="The longest wait that a job can wish for.")
+    attempts: int = Field(
+        DEFAULT_ATTEMPTS,
+        ge=1,
+        le=MAX_ATTEMPTS,
+        description="How often a job is tried where a failure is not its user's and it has no wish of its own.",
+    )
+    retry_backoff: float = Field(
+        DEFAULT_BACKOFF_SECONDS,
+        ge=0,
+        le=60,
+        description="Pause before a job's second attempt, where it has no wish of its own; it doubles each time.",
+    )
+    max_priority: int = Field(
+        0,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY,
+        description="Up to here priorities count between users; above, only among the jobs of one user.",
+    )
+    retention_days: float = Field(7, gt=0, description="How long jobs that have ended are remembered.")
+    lease_seconds: float = Field(
+        15,
+        gt=0,
+        description="On PostgreSQL: how long a validator may be silent before another one takes over its jobs.",
     )
     heartbeat_seconds: float = Field(60, gt=0, description="Pause between heartbeats to the facilitator.")

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+
+from compute_horde.lifecycle.clock import RECHECK_SECONDS, elapsed
 
 
 class CancelWished(Exception):  # noqa: N818 - an event more than an error
@@ -12,10 +14,12 @@ class CancelWished(Exception):  # noqa: N818 - an event more than an error
 class CancelWish:
     """The wish comes once and stays. Until it is heeded, nothing of the job is waited for any more."""
 
-    def __init__(self, *, wished: bool = False) -> None:
-        """``wished``: in an earlier run already."""
+    def __init__(self, *, wished: bool = False, clock: Callable[[], float] = elapsed) -> None:
+        """``wished``: in an earlier run already. ``clock``: of the waits; it goes on while the machine sleeps."""
         self.wished, self._heeded = wished, False
+        self._clock = clock
         self._wait: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def heeded(self) -> bool:
@@ -47,10 +51,25 @@ class CancelWish:
         """
         self.check()
         try:
-            async with asyncio.timeout(seconds) as self._wait:
+            async with asyncio.timeout(None) as self._wait:
+                if seconds is not None:
+                    self._look_at_the_clock(self._clock() + seconds)
                 yield
         except TimeoutError:
             self.check()
             raise
         finally:
             self._wait = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _look_at_the_clock(self, until: float) -> None:
+        """The loop's timers stand still while the machine is suspended: a long wait looks here now and then."""
+        wait, loop, left = self._wait, asyncio.get_running_loop(), until - self._clock()
+        if wait is None or wait.expired() or (self.wished and not self._heeded):
+            return
+        if left <= RECHECK_SECONDS:
+            wait.reschedule(loop.time() + max(0.0, left))
+        else:
+            self._timer = loop.call_later(RECHECK_SECONDS, self._look_at_the_clock, until)

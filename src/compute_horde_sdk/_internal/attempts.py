@@ -1,4 +1,4 @@
-"""``run_until_complete``: the same job again, until it completes or fails through its own doing."""
+"""``run_until_complete``: the same job again, until it completes or cannot be helped by that."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -33,23 +33,27 @@ async def run_attempts(
         return f"no attempt completed within {timeout} s{last}"
 
     async with deadline(timeout, late):
-        attempt = 0
+        created = made = 0
         while True:
-            attempt += 1
+            created += 1
             job = await client.create_job(spec, on_trusted_miner)
             if callback is not None:
                 await awaited(callback(job))
             await job.wait()
-            if attempt == max_attempts or not worth_another(job.status, job.error):
+            made += max(len(job.attempts_made), 1)
+            if 0 < max_attempts <= made or not worth_another(job.status, job.error):
                 return job
-            await client._wiring.sleep(pause_s(attempt, client._wiring))
+            await client._wiring.sleep(pause_s(created, client._wiring))
 
 
 def worth_another(status: ComputeHordeJobStatus, error: ComputeHordeJobError | None) -> bool:
-    """Whether a job that ended like this may end otherwise when it is sent again: its user did not cause it."""
+    """Whether a job that ended like this may end otherwise when it is sent again.
+
+    The horde's rule, ``protocol.problems.is_worth_another_attempt``, once more: that one would load pydantic.
+    """
     if error is None or status is ComputeHordeJobStatus.CANCELLED or error.code == "cancelled":
         return False
-    return error.fault is not Fault.USER
+    return error.retryable and error.fault is not Fault.USER
 
 
 def pause_s(attempt: int, wiring: "Wiring") -> float:

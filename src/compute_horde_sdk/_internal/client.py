@@ -105,6 +105,10 @@ class ComputeHordeClient:
         streaming_start_time_limit_sec: int = STREAMING_START_LIMIT_S,
         on_trusted_miner: bool = False,
         cross_validation: CrossValidation | None = None,
+        queue_time_limit_sec: int | None = None,
+        attempts: int | None = None,
+        retry_backoff_sec: float | None = None,
+        priority: int = 0,
     ) -> ComputeHordeJob: ...
 
     @shown_as_last_overload
@@ -116,7 +120,8 @@ class ComputeHordeClient:
         validator's own miner.
 
         :raises ComputeHordeValidationError: an argument is wrong; ``field`` names it.
-        :raises ComputeHordeUnsupportedError: a streaming job, without the extra ``streaming``.
+        :raises ComputeHordeUnsupportedError: a streaming job, without the extra ``streaming``; a job that asks for
+            waiting or attempts, of a facilitator of the existing network.
         :raises ComputeHordeValidatorNotConnectedError: the validator is not there.
         :raises ComputeHordeError: refused, or out of reach.
         """
@@ -151,14 +156,17 @@ class ComputeHordeClient:
         timeout: float | None = None,
         max_attempts: int = 3,
     ) -> ComputeHordeJob:
-        """Create a job and wait for its end; again, as a new job, while it fails through no doing of its user.
+        """Create a job and wait for its end; again, as a new job, where sending it again can help.
 
-        Returns the job that completed, was cancelled or failed for good: through its own doing, where
-        ``job.error.fault`` is ``user``, or as the last one allowed. Local files are read once.
+        That is where ``job.error.retryable``, and ``job.error.fault`` is not ``user``: the horde's own rule for
+        another attempt. Returns the job that completed, was cancelled or failed for good, or the last one allowed.
+        Local files are read once.
 
         :param job_attempt_callback: called with each new job; may be a coroutine function.
         :param timeout: seconds for everything together; None takes as long as it takes.
-        :param max_attempts: jobs to create at most; 0 or less is no limit.
+        :param max_attempts: no further job is created after so many attempts, counting those that the horde made
+            at each job; so it is the most jobs, too. 0 or less is no limit. ``job_spec.attempts`` is how many the
+            horde makes at one job.
         :raises ComputeHordeJobTimeoutError: time is up; the job that ran then goes on.
         :raises ComputeHordeError: a job could not be created, or not be followed; as in :meth:`create_job`.
         """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the job imports this
     from compute_horde_sdk._internal.job import ComputeHordeJob
+    from compute_horde_sdk._internal.models import QueuePlace
 
 SHOWN_CHARS = 500
 
@@ -18,6 +19,8 @@ def job_html(job: "ComputeHordeJob") -> str:
         "image": job.docker_image,
         "namespace": job.job_namespace,
         "queue": job.job_queue,
+        "waits": _place(job.queue) if job.queue else None,
+        "attempt": f"{job.attempt} of {job.attempts or '?'}" if job.attempt > 1 else None,
         "created": f"{job.created_at:%Y-%m-%d %H:%M:%S %Z}",
         "error": _error(job),
         "hint": job.error.hint if job.error else None,
@@ -28,6 +31,11 @@ def job_html(job: "ComputeHordeJob") -> str:
     }
     cells = "".join(f"<tr><th>{name}</th><td>{_cell(text)}</td></tr>" for name, text in rows.items() if text)
     return f"<table>{cells}</table>"
+
+
+def _place(place: "QueuePlace") -> str:
+    where = f"{place.position} of {place.length or '?'}" if place.position else "place not known"
+    return where if place.starts_in is None else f"{where}, starts in about {place.starts_in:.0f} s"
 
 
 def _error(job: "ComputeHordeJob") -> str | None:

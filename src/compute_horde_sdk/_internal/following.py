@@ -3,12 +3,12 @@
 import asyncio
 import inspect
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compute_horde_sdk._internal.exceptions import ComputeHordeJobTimeoutError, ComputeHordeValidationError
-from compute_horde_sdk._internal.models import ComputeHordeJobStatus, ComputeHordeJobStatusEntry
+from compute_horde_sdk._internal.models import ComputeHordeJobStatus, ComputeHordeJobStatusEntry, QueuePlace
 from compute_horde_sdk._internal.waiting import follow
 
 if TYPE_CHECKING:  # the job imports this
@@ -53,14 +53,50 @@ class Teller:
         self._callback = callback
         self._told: set[tuple[ComputeHordeJobStatus, dt.datetime]] = set()
 
-    async def tell(self) -> bool:
-        """Always False: whatever is told, the waiting goes on. Exceptions of the callback pass through."""
+    async def tell(self) -> None:
+        """Exceptions of the callback pass through."""
         for entry in list(self._job.status_history):
             key = (entry.status, entry.created_at)
             if key not in self._told:
                 self._told.add(key)
                 await awaited(self._callback(self._job, entry))
+
+
+class PlaceTeller:
+    """Calls ``callback(job, place)`` with each new place of a job that waits, and awaits what it returns."""
+
+    def __init__(
+        self, job: "ComputeHordeJob", callback: Callable[["ComputeHordeJob", QueuePlace], object]
+    ) -> None:
+        self._job = job
+        self._callback = callback
+        self._told: QueuePlace | None = None
+
+    async def tell(self) -> None:
+        """Exceptions of the callback pass through."""
+        place = self._job.queue
+        told, self._told = self._told, place
+        if place is not None and place != told:
+            await awaited(self._callback(self._job, place))
+
+
+class Tells(Protocol):
+    """Hears of every change."""
+
+    async def tell(self) -> None: ...
+
+
+async def follow_telling(job: "ComputeHordeJob", tellers: Sequence[Tells]) -> None:
+    """Follow the job to its end; tell what is known of it now, and then what is new after every change."""
+
+    async def tell() -> bool:
+        for teller in tellers:
+            await teller.tell()
         return False
+
+    await tell()
+    if job.status.is_in_progress():
+        await follow_until(job, tell)
 
 
 async def awaited(returned: object) -> None:

@@ -1,22 +1,34 @@
 """One job, as the facilitator last told of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from compute_horde_sdk._internal.crossvalidation.run import CrossValidationRun
 from compute_horde_sdk._internal.crossvalidation.verdict import CrossValidationReport
 from compute_horde_sdk._internal.display import job_html
 from compute_horde_sdk._internal.exceptions import ComputeHordeJobError
-from compute_horde_sdk._internal.following import Teller, check_timeout, deadline, follow_until
+from compute_horde_sdk._internal.explanation import Explanation
+from compute_horde_sdk._internal.following import (
+    PlaceTeller,
+    Teller,
+    Tells,
+    check_timeout,
+    deadline,
+    follow_telling,
+    follow_until,
+)
+from compute_horde_sdk._internal.history import attempts_in, latest_attempt, merged, of_latest_attempt
 from compute_horde_sdk._internal.lines import LogLine
 from compute_horde_sdk._internal.logs import job_lines
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
+    JobAttempt,
+    QueuePlace,
 )
-from compute_horde_sdk._internal.port import JobSnapshot, StatusChange, StreamingServer
+from compute_horde_sdk._internal.port import Change, JobSnapshot, PlaceChange, StatusChange, StreamingServer
 from compute_horde_sdk._internal.streaming import StreamingKeys, not_reached, server_of
 from compute_horde_sdk._internal.waiting import follow
 
@@ -55,22 +67,28 @@ class ComputeHordeJob:
         self,
         timeout: float | None = None,
         status_callback: Callable[["ComputeHordeJob", ComputeHordeJobStatusEntry], object] | None = None,
+        *,
+        queue_callback: Callable[["ComputeHordeJob", QueuePlace], object] | None = None,
     ) -> None:
         """Return when the job has ended, in whatever way. Changes are pushed, or polled where they cannot be.
 
         :param timeout: seconds; None waits as long as it takes.
         :param status_callback: called with the job and a status entry, first for every entry already there, then
             once for each new one; may be a coroutine function. Its exceptions end the waiting and leave here.
+        :param queue_callback: called with the job and its place while it waits for an executor, first for the one
+            that is known, then for each new one; otherwise as the other.
         :raises ComputeHordeJobTimeoutError: time is up; the job goes on.
         :raises ComputeHordeError: the facilitator cannot be reached for long, or refuses.
         """
         check_timeout(timeout)
         async with deadline(timeout, lambda: f"job {self.uuid} did not end within {timeout} s; {self._is()}"):
+            tellers: list[Tells] = []
             if status_callback is not None:
-                teller = Teller(self, status_callback)
-                await teller.tell()
-                if self.status.is_in_progress():
-                    await follow_until(self, teller.tell)
+                tellers.append(Teller(self, status_callback))
+            if queue_callback is not None:
+                tellers.append(PlaceTeller(self, queue_callback))
+            if tellers:
+                await follow_telling(self, tellers)
             elif self.status.is_in_progress():
                 await follow(self, self._client._horde, self._client._wiring)
 
@@ -120,12 +138,23 @@ class ComputeHordeJob:
         or with ``follow`` everything, as it comes, until the job has ended, completed from its result. Where the
         horde cannot tell while the job runs, ``follow`` waits for its end.
 
+        Where an attempt failed and another one was made, ``follow`` yields the lines of both, and ``line.attempt``
+        tells them apart. The result has those of the last.
+
         A line ends with LF, CRLF or a CR alone, as progress bars write it. One longer than 64 Ki characters comes
         in parts. Output that was too much to keep is a line with ``gap``.
 
         :raises ComputeHordeError: refused, or out of reach.
         """
         return job_lines(self, follow)
+
+    async def explain(self) -> Explanation:
+        """Why the job has not started, or where it stands: in words, miner by miner, with what would make it run.
+
+        :raises ComputeHordeUnsupportedError: the facilitator cannot explain.
+        :raises ComputeHordeError: refused, or out of reach.
+        """
+        return await self._client._horde.explain(self.uuid)
 
     async def cancel(self) -> None:
         """Ask the horde to stop the job; :meth:`wait` then waits for it to be ``cancelled``.
@@ -178,6 +207,27 @@ class ComputeHordeJob:
         return self._snapshot.on_trusted_miner
 
     @property
+    def queue(self) -> QueuePlace | None:
+        """Where it stands while its status is ``queued``, as :meth:`wait` or :meth:`refresh_from_facilitator` last
+        heard; None in every other status."""
+        return (self._place or QueuePlace()) if self.status is ComputeHordeJobStatus.QUEUED else None
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that is under way, is made next, or was made last; from 1."""
+        return latest_attempt(self.status_history) or self._snapshot.attempt
+
+    @property
+    def attempts(self) -> int | None:
+        """How many attempts the horde makes at most; None as long as it does not tell."""
+        return self._attempts
+
+    @property
+    def attempts_made(self) -> list[JobAttempt]:
+        """The attempts so far, the one under way included: by whom, how each ended, and why it failed."""
+        return attempts_in(self.status_history)
+
+    @property
     def cross_validation(self) -> CrossValidationReport | None:
         """What is known of its cross-validation; None when it was not asked for, as far as the facilitator tells.
 
@@ -214,44 +264,42 @@ class ComputeHordeJob:
         return f"it is {self.status.value}"
 
     def _streaming_server(self) -> StreamingServer:
-        return server_of(self.status_history) or self._snapshot.streaming
+        found = server_of(of_latest_attempt(self.status_history))
+        return found or (self._snapshot.streaming if self.attempt == 1 else StreamingServer())
 
     def _was_streaming(self) -> bool:
-        return any(entry.status is ComputeHordeJobStatus.STREAMING_READY for entry in self.status_history)
+        entries = of_latest_attempt(self.status_history)
+        return any(entry.status is ComputeHordeJobStatus.STREAMING_READY for entry in entries)
 
     def _take(self, snapshot: JobSnapshot) -> None:
         self._snapshot = snapshot
         self.uuid = snapshot.uuid
         self.status = snapshot.status
-        self.status_history: list[ComputeHordeJobStatusEntry] = _merged([], snapshot.history)
+        self.status_history: list[ComputeHordeJobStatusEntry] = merged([], snapshot.history)
+        self._place = snapshot.place
+        self._attempts = snapshot.attempts
         self.result: ComputeHordeJobResult | None = snapshot.result
         self.error: ComputeHordeJobError | None = snapshot.error
         self._changed()
 
-    def _take_change(self, change: StatusChange) -> bool:
+    def _take_change(self, change: Change) -> bool:
         """Take over a pushed change; False when the job object has to be fetched to know the rest."""
-        if not change.whole:
+        if isinstance(change, PlaceChange):
+            self._place = change.place
+        elif change.whole:
+            self._take_entry(change)
+        else:
             return False
-        known = len(self.status_history)
-        self.status_history = _merged(self.status_history, [change.entry])
-        if len(self.status_history) > known and self.status.is_in_progress():
-            self.status, self.result, self.error = change.entry.status, change.result, change.error
         self._changed()
         return True
+
+    def _take_entry(self, change: StatusChange) -> None:
+        known = len(self.status_history)
+        self.status_history = merged(self.status_history, [change.entry])
+        if len(self.status_history) > known and self.status.is_in_progress():
+            self.status, self.result, self.error = change.entry.status, change.result, change.error
+            self._place, self._attempts = change.place, change.attempts or self._attempts
 
     def _changed(self) -> None:
         for watcher in self._watchers:
             watcher.set()
-
-
-def _merged(
-    history: list[ComputeHordeJobStatusEntry], more: Iterable[ComputeHordeJobStatusEntry]
-) -> list[ComputeHordeJobStatusEntry]:
-    """Both, without repetitions, in the order in which they came."""
-    merged = list(history)
-    seen = {(entry.status, entry.created_at) for entry in history}
-    for entry in more:
-        if (entry.status, entry.created_at) not in seen:
-            seen.add((entry.status, entry.created_at))
-            merged.append(entry)
-    return merged

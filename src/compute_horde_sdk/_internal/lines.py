@@ -20,18 +20,25 @@ _END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line that a job printed. ``text``: without its end. ``gap``: a notice of output that was not kept."""
+    """One line that a job printed.
+
+    * ``text``: without its end
+    * ``gap``: a notice of output that was not kept
+    * ``attempt``: the attempt that printed it, from 1
+    """
 
     stream: Stream
     text: str
     gap: bool = False
+    attempt: int = 1
 
 
 class LineSplitter:
-    """One stream. ``feed`` takes its pieces in any sizes; ``position``: how many characters it has seen."""
+    """One stream of one attempt. ``feed`` takes its pieces in any sizes; ``position``: characters seen."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, attempt: int = 1) -> None:
         self._stream: Stream = stream
+        self._attempt = attempt
         self._partial = ""
         self._after_cr = False
         self._seen = ""
@@ -51,16 +58,16 @@ class LineSplitter:
         """What the job's result has beyond what was seen, and the line that has no end."""
         yield from self._rest(whole)
         if self._partial:
-            yield LogLine(self._stream, self._partial)
+            yield self._line(self._partial)
             self._partial = ""
 
     def gap(self, chars: int | None) -> Iterator[LogLine]:
         """End the line in hand, and say that output is missing."""
         if self._partial:
-            yield LogLine(self._stream, self._partial)
+            yield self._line(self._partial)
         self._partial, self._after_cr = "", False
         count = "" if chars is None else f"{chars} "
-        yield LogLine(self._stream, f"[{count}characters of output were not kept]", gap=True)
+        yield self._line(f"[{count}characters of output were not kept]", gap=True)
 
     def _rest(self, whole: str) -> Iterator[LogLine]:
         shortened = len(whole) == 2 * RESULT_HALF_CHARS + len(LEFT_OUT) and whole.startswith(
@@ -89,9 +96,12 @@ class LineSplitter:
         self._after_cr = self._partial.endswith("\r") or (self._after_cr and not text)
         self._partial = self._partial[start:]
         while len(self._partial) > MAX_LINE_CHARS:
-            yield LogLine(self._stream, self._partial[:MAX_LINE_CHARS])
+            yield self._line(self._partial[:MAX_LINE_CHARS])
             self._partial = self._partial[MAX_LINE_CHARS:]
 
     def _parts(self, line: str) -> Iterator[LogLine]:
         for start in range(0, max(len(line), 1), MAX_LINE_CHARS):
-            yield LogLine(self._stream, line[start : start + MAX_LINE_CHARS])
+            yield self._line(line[start : start + MAX_LINE_CHARS])
+
+    def _line(self, text: str, *, gap: bool = False) -> LogLine:
+        return LogLine(self._stream, text, gap, self._attempt)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compute_horde_sdk._internal.exceptions import ComputeHordeJobError
 from compute_horde_sdk._internal.saving import save_files
 
 if TYPE_CHECKING:  # only a type
@@ -27,6 +28,7 @@ class ComputeHordeJobStatus(StrEnum):
 
     SENT = "sent"
     RECEIVED = "received"
+    QUEUED = "queued"
     ACCEPTED = "accepted"
     EXECUTOR_READY = "executor_ready"
     VOLUMES_READY = "volumes_ready"
@@ -67,11 +69,51 @@ class ComputeHordeJobStatus(StrEnum):
 
 @dataclass(frozen=True)
 class ComputeHordeJobStatusEntry:
-    """One entry of a job's history. ``metadata``: what came with it (PROTOCOL.md 2.7); its members may be None."""
+    """One entry of a job's history.
+
+    * ``metadata``: what came with it (PROTOCOL.md 2.7); its members may be None
+    * ``attempt``: which attempt it belongs to, from 1; with ``queued``, the one that is made next. None before the
+      first, and where the facilitator does not tell
+    * ``miner_hotkey``: who makes that attempt, 48 zeros for the trusted miner; None where nobody does yet
+    * ``error``: why the job failed; with ``queued``, why the attempt before it did
+    """
 
     created_at: dt.datetime
     status: ComputeHordeJobStatus
     metadata: "StatusMetadata | None" = field(default=None, repr=False)
+    attempt: int | None = None
+    miner_hotkey: str | None = None
+    error: ComputeHordeJobError | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class QueuePlace:
+    """Where a waiting job stands. None is what nobody can tell, or not yet.
+
+    * ``position``: 1 is next
+    * ``length``: how many jobs wait for the same kind of executor
+    * ``starts_in``: seconds until it will probably begin, counted from when this was told
+    """
+
+    position: int | None = None
+    length: int | None = None
+    starts_in: float | None = None
+
+
+@dataclass(frozen=True)
+class JobAttempt:
+    """One attempt at a job: a miner had accepted it.
+
+    * ``number``: from 1
+    * ``miner_hotkey``: who made it, 48 zeros for the trusted miner; None where the facilitator does not tell
+    * ``outcome``: the status that it ended with; None while it is under way
+    * ``error``: why it failed; None when it did not
+    """
+
+    number: int
+    miner_hotkey: str | None = None
+    outcome: ComputeHordeJobStatus | None = None
+    error: ComputeHordeJobError | None = field(default=None, compare=False)
 
 
 @dataclass(repr=False)

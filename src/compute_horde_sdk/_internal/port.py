@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from compute_horde.protocol.extensions import Extension
 from compute_horde_sdk._internal.exceptions import ComputeHordeJobError
+from compute_horde_sdk._internal.explanation import Explanation
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
+    QueuePlace,
 )
 from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
 
@@ -52,7 +54,12 @@ class StreamingServer:
 
 @dataclass(frozen=True)
 class JobSnapshot:
-    """All that the facilitator says of a job at one moment. ``order``: the body it was created with, as echoed."""
+    """All that the facilitator says of a job at one moment.
+
+    * ``order``: the body it was created with, as echoed
+    * ``place``: where it stands while it waits
+    * ``attempt`` of ``attempts``: the latest; None where the facilitator does not tell how many are made at most
+    """
 
     uuid: str
     status: ComputeHordeJobStatus
@@ -70,18 +77,38 @@ class JobSnapshot:
     trusted_job_uuid: str | None = None
     cross_validates: str | None = None
     cancel_requested: bool = False
+    place: QueuePlace | None = None
+    attempt: int = 1
+    attempts: int | None = None
     order: Mapping[str, "JsonValue"] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class StatusChange:
-    """One new entry of a job's history. ``whole``: result and error are all there is to know of the end."""
+    """One new entry of a job's history.
+
+    * ``whole``: result and error are all there is to know of the end
+    * ``place``, ``attempts``: what came with it of the queue, and of how many attempts are made at most
+    """
 
     job_uuid: str
     entry: ComputeHordeJobStatusEntry
     whole: bool
     result: ComputeHordeJobResult | None = None
     error: ComputeHordeJobError | None = None
+    place: QueuePlace | None = None
+    attempts: int | None = None
+
+
+@dataclass(frozen=True)
+class PlaceChange:
+    """A waiting job's new place; no part of its history."""
+
+    job_uuid: str
+    place: QueuePlace
+
+
+Change = StatusChange | PlaceChange
 
 
 @dataclass(frozen=True)
@@ -126,7 +153,7 @@ class News(Protocol):
         :raises ComputeHordeConnectionError: the client was closed.
         """
 
-    async def next(self, within_s: float) -> StatusChange | None:
+    async def next(self, within_s: float) -> Change | None:
         """The next change; None when the job has to be looked at, at the latest after ``within_s``.
 
         :raises ComputeHordeConnectionError: the client was closed.
@@ -148,7 +175,8 @@ class Horde(Protocol):
 
     async def authenticate(self) -> None: ...
 
-    async def create(self, order: Order) -> JobSnapshot: ...
+    async def create(self, order: Order) -> JobSnapshot:
+        """:raises ComputeHordeUnsupportedError: the job wishes for what the facilitator cannot do."""
 
     async def repeat_on_trusted_miner(
         self, job: JobSnapshot, queue: str, uploads: "Mapping[str, OutputVolume] | None"
@@ -173,6 +201,9 @@ class Horde(Protocol):
 
     async def cancel(self, job_uuid: str) -> JobSnapshot:
         """:raises ComputeHordeUnsupportedError: the facilitator cannot cancel."""
+
+    async def explain(self, job_uuid: str) -> Explanation:
+        """:raises ComputeHordeUnsupportedError: the facilitator cannot explain."""
 
     async def report_cheat(self, job_uuid: str, trusted_job_uuid: str, details: "JsonValue") -> str:
         """The facilitator's confirmation."""

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from compute_horde_sdk._internal.exceptions import ComputeHordeError
 from compute_horde_sdk._internal.models import ComputeHordeJobStatus
-from compute_horde_sdk._internal.port import Horde, JobSnapshot, News, StatusChange
+from compute_horde_sdk._internal.port import Change, Horde, JobSnapshot, News
 from compute_horde_sdk._internal.wiring import Wiring
 
 MAX_FAILED_LOOKS = 10
@@ -19,7 +19,7 @@ class Followed(Protocol):
 
     def _take(self, snapshot: JobSnapshot) -> None: ...
 
-    def _take_change(self, change: StatusChange) -> bool: ...
+    def _take_change(self, change: Change) -> bool: ...
 
 
 async def follow(job: Followed, horde: Horde, wiring: Wiring) -> None:

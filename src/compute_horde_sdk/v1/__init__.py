@@ -27,6 +27,7 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeValidationError,
     ComputeHordeValidatorNotConnectedError,
 )
+from compute_horde_sdk._internal.explanation import Explanation, MinerTrial
 from compute_horde_sdk._internal.job import ComputeHordeJob
 from compute_horde_sdk._internal.lines import LogLine
 from compute_horde_sdk._internal.mapping import MappedJob
@@ -35,6 +36,8 @@ from compute_horde_sdk._internal.models import (
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
     HttpOutputVolumeResponse,
+    JobAttempt,
+    QueuePlace,
 )
 from compute_horde_sdk._internal.s3 import s3_input_volume, s3_output_volume
 from compute_horde_sdk._internal.specs.job import ComputeHordeJobSpec
@@ -76,6 +79,7 @@ __all__ = [
     "CrossValidationState",
     "Difference",
     "ExecutorClass",
+    "Explanation",
     "FileHash",
     "HTTPInputVolume",
     "HTTPOutputVolume",
@@ -83,10 +87,13 @@ __all__ = [
     "HuggingfaceInputVolume",
     "InlineInputVolume",
     "InputVolume",
+    "JobAttempt",
     "JobEvidence",
     "LogLine",
     "MappedJob",
+    "MinerTrial",
     "OutputVolume",
+    "QueuePlace",
     "byte_exact",
     "ignoring",
     "numeric",

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from compute_horde.executor.errors import JobFailure
+from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.fake import FakeProcess, FakeRuntime
 from compute_horde.executor.runtime import STDERR, STDOUT, ContainerRuntime, ContainerSpec, Mount
 
+TALK = ("sh", "-c", "echo one; sleep 0.5; printf two; exit 3")
 MIXED = ("sh", "-c", "echo out; echo err >&2; echo $NAME > /output/file; exit 3")
 
 
@@ -108,10 +109,66 @@ class RuntimeContract:
         assert await runtime.remove_leftovers(lambda: frozenset({alive})) == 0
         assert await runtime.remove_leftovers(frozenset) == 1
 
+    async def test_a_container_is_taken_over_with_all_that_it_printed(
+        self, runtime: ContainerRuntime, ref: str, token: str
+    ) -> None:
+        first, printed = bytearray(), bytearray()
+        began = list[bool]()
+
+        async def begun() -> None:
+            began.append(True)
+
+        spec = await self.spec(runtime, ref, token, *TALK)
+        container = await runtime.start(spec, lambda _, data: first.extend(data), begun)
+        while b"one" not in first:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        await container.release()
+        again = await runtime.resume(spec.name, lambda _, data: printed.extend(data))
+        assert again is not None
+        assert (await again.age()).running
+        ended = await again.wait()
+        age = await again.age()
+        assert (began, ended.exit_status, bytes(printed)) == ([True], 3, b"one\ntwo")
+        assert (age.running, 0.3 < age.seconds < 30, again.may_be_cut) == (False, True, False)
+        late = bytearray()
+        ended_before = await runtime.resume(spec.name, lambda _, data: late.extend(data))
+        assert ended_before is not None
+        assert (await ended_before.wait()).exit_status == 3
+        assert late == printed
+        with pytest.raises(JobFailure) as caught:
+            await runtime.start(spec, lambda *_: None)
+        assert caught.value.problem.code == "executor_disconnected", "it never runs a second time"
+        await runtime.remove(spec.name)
+        await runtime.remove(spec.name)
+        assert await runtime.resume(spec.name, lambda *_: None) is None
+
+    async def test_a_start_that_cannot_be_noted_leaves_no_container(
+        self, runtime: ContainerRuntime, ref: str, token: str
+    ) -> None:
+        async def begun() -> None:
+            raise failure("internal_error", "The disk is full.")
+
+        spec = await self.spec(runtime, ref, token, *TALK)
+        with pytest.raises(JobFailure) as caught:
+            await runtime.start(spec, lambda *_: None, begun)
+        assert caught.value.problem.code == "internal_error"
+        assert await runtime.resume(spec.name, lambda *_: None) is None
+
     async def test_closes_twice_and_opens_again(self, runtime: ContainerRuntime) -> None:
         await runtime.close()
         await runtime.close()
         await runtime.check()
+
+
+async def _shell(process: FakeProcess) -> int:
+    return await (_talk if process.spec.command == TALK else _mixed)(process)
+
+
+async def _talk(process: FakeProcess) -> int:
+    process.print("one\n")
+    await asyncio.sleep(0.5)
+    process.print("two")
+    return 3
 
 
 async def _mixed(process: FakeProcess) -> int:
@@ -128,4 +185,4 @@ class TestFakeRuntime(RuntimeContract):
 
     @pytest.fixture
     def runtime(self) -> ContainerRuntime:
-        return FakeRuntime(programs={"sh": _mixed})
+        return FakeRuntime(programs={"sh": _shell})

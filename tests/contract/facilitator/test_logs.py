@@ -100,7 +100,7 @@ async def test_output_is_asked_for_piece_by_piece_to_its_end(bench: Any, ours: A
         await peer.send(answer(await asked(peer, uuid, 3), "ended", 5, "c"))
         assert (await reader.next())["id"] == "5"
         assert await reader.end() == "ended"
-    assert bench.facilitator.log_questions._open == {}
+    assert bench.facilitator.questions._open == {}
 
 
 async def test_a_reader_resumes_behind_its_position(bench: Any, ours: Any) -> None:

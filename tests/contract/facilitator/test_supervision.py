@@ -85,6 +85,16 @@ async def test_supervision_survives_a_restart(bench: Any) -> None:
     await again.close()
 
 
+async def test_a_deadline_of_a_clock_that_was_ahead_is_brought_nearer(bench: Any) -> None:
+    _, _, uuid = await sent_job(bench)
+    store, year = bench.facilitator.store, 365 * 24 * 3600
+    assert await store.bound_deadlines(bench.clock()) == 0
+    assert await store.bound_deadlines(bench.clock() - year) == 1
+    assert await store.next_deadline() < bench.clock() - year + 8 * 24 * 3600
+    await bench.facilitator.supervisor.expire()
+    assert (await last_entry(bench, uuid))["status"] == "horde_failed"
+
+
 async def test_the_supervisor_wakes_for_a_nearer_deadline(bench: Any) -> None:
     await bench.validator()
     token = await bench.login()
@@ -115,7 +125,7 @@ async def next_event(stream: Any) -> dict[str, Any]:
 async def test_events_arrive_in_order_and_resume(bench: Any) -> None:
     events, token = bench.facilitator.events, await bench.login()
     session = bench.facilitator.login.session(token["Authorization"])
-    stream = events.stream(session, await events.start_after(None))
+    stream = events.stream(session, await events.start_after(session, None))
     assert await anext(stream) == HELLO
     peer = await bench.validator()
     uuid = (await bench.post_job(token)).json()["uuid"]
@@ -131,7 +141,7 @@ async def test_events_arrive_in_order_and_resume(bench: Any) -> None:
     resumed = events.stream(session, seen[0]["id"])
     assert await next_event(resumed) == seen[1]
     await resumed.aclose()
-    fresh = events.stream(session, await events.start_after(None))
+    fresh = events.stream(session, await events.start_after(session, None))
     await anext(fresh)
     assert await anext(fresh) == b": keep-alive\n\n"
     await fresh.aclose()
@@ -171,8 +181,8 @@ async def test_a_status_costs_one_query_for_each_stream_of_its_user(bench: Any, 
     peer, token = await bench.validator(), await bench.login()
     uuids = [(await bench.post_job(token)).json()["uuid"] for _ in range(30)]
     hers, his = (facilitator.login.session(login["Authorization"]) for login in (token, await bench.login(bob)))
-    events = Events(facilitator.store, facilitator.streams, keep_alive_s=60)
-    last = await events.start_after(None)
+    events = Events(facilitator.store, facilitator.places, facilitator.streams, keep_alive_s=60)
+    last = await events.start_after(hers, None)
     streams: list[Any] = [events.stream(hers, last) for _ in range(3)]
     streams += [events.stream(his, last) for _ in range(40)]
     asked: list[str] = []
@@ -205,7 +215,7 @@ async def test_a_status_costs_one_query_for_each_stream_of_its_user(bench: Any, 
 async def test_statuses_reported_at_once_reach_a_stream_once_each_and_in_order(bench: Any) -> None:
     events, token = bench.facilitator.events, await bench.login()
     session = bench.facilitator.login.session(token["Authorization"])
-    stream = events.stream(session, await events.start_after(None))
+    stream = events.stream(session, await events.start_after(session, None))
     await bench.validator()
     created = await asyncio.gather(*(bench.post_job(token) for _ in range(60)))
     seen = [await next_event(stream) for _ in range(60)]
@@ -219,7 +229,7 @@ async def test_who_is_cut_off_before_the_first_event_misses_none(bench: Any) -> 
     session = bench.facilitator.login.session(token["Authorization"])
     await bench.validator()
     await bench.post_job(token)
-    stream = events.stream(session, await events.start_after(None))
+    stream = events.stream(session, await events.start_after(session, None))
     hello = dict(line.split(": ", 1) for line in (await anext(stream)).decode().split("\n")[1:3])
     await stream.aclose()
     uuid = (await bench.post_job(token)).json()["uuid"]

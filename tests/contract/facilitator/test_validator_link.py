@@ -119,7 +119,7 @@ async def test_a_status_out_of_turn_is_refused_g16(bench: Any, steps: tuple[str,
     assert len((await bench.job(uuid, token))["status_history"]) == len(steps)
 
 
-@pytest.mark.parametrize("status", ["dancing", "unknown", "queued", "cancelled"])
+@pytest.mark.parametrize("status", ["dancing", "unknown", "cancelled"])
 async def test_an_unknown_status_is_never_stored_g15(bench: Any, status: str) -> None:
     peer = await bench.validator()
     token, uuid = await sent_job(bench, peer)
@@ -154,10 +154,10 @@ async def test_a_connection_that_ended_is_forgotten_at_once_g13(bench: Any) -> N
 
 
 async def test_a_connection_whose_handler_breaks_is_forgotten_g13(bench: Any, monkeypatch: Any) -> None:
-    async def broken(_link: Any) -> None:
+    async def broken(_link: Any, **_: Any) -> None:
         raise RuntimeError("no database")
 
-    monkeypatch.setattr(bench.facilitator.jobs, "hand_over", broken)
+    monkeypatch.setattr(bench.facilitator.delivering, "hand_over", broken)
     peer = await bench.validator()
     assert await peer.close_code() == 1011
     await peer.serving

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from compute_horde.lifecycle.failures import problem, to_wire
 from compute_horde.lifecycle.states import JobState
@@ -31,6 +30,7 @@ from compute_horde.protocol.validator_miner import (
     V0VolumesReadyRequest,
 )
 from compute_horde.storage.database import Database
+from compute_horde.storage.errors import DatabaseUnavailable
 from compute_horde.transport.memory import memory_pair
 
 BEGUN = ("V0AcceptJobRequest", "V0ExecutorReadyRequest")
@@ -101,7 +101,7 @@ async def test_a_database_that_fails_keeps_no_job_from_being_cancelled(
     tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_store: JobStore, _job_uuid: str) -> None:
-        raise OperationalError("UPDATE", {}, Exception("database is locked"))
+        raise DatabaseUnavailable("database is locked")
 
     async with open_horde(tmp_path) as horde:
         validator, executor = await horde.begun(job)
@@ -186,7 +186,7 @@ async def test_any_failure_after_a_cancel_is_its_end(tmp_path: Path, job: str, r
 
 
 async def test_an_executor_that_is_lost_after_a_cancel_is_nobodys_failure(tmp_path: Path, job: str) -> None:
-    async with open_horde(tmp_path) as horde:
+    async with open_horde(tmp_path, cancel_limit=0.05) as horde:
         validator, executor = await horde.begun(job)
         await validator.say(cancel(job))
         await executor.expect("V0CancelJobRequest")
@@ -245,6 +245,7 @@ async def test_a_restart_does_not_forget_that_a_job_was_cancelled(tmp_path: Path
         await validator.say(cancel(job))
         await executor.expect("V0CancelJobRequest")
         token = (await crashed.launched()).token
+        await crashed.crash()
         async with open_horde(tmp_path, executor_reconnect_limit=5) as horde:
             executor = await horde.executor(token)
             await executor.expect("V0InitialJobRequest", "V0JobRequest", "V0CancelJobRequest")
@@ -258,6 +259,7 @@ async def test_after_a_restart_an_executor_without_the_extension_is_turned_out(t
         await validator.say(cancel(job))
         await executor.expect("V0CancelJobRequest")
         token = (await crashed.launched()).token
+        await crashed.crash()
         async with open_horde(tmp_path, executor_reconnect_limit=5) as horde:
             executor = await horde.executor(token, extensions=())
             await cancelled(await horde.validator(), *BEGUN)

@@ -9,6 +9,7 @@ from compute_horde.miner.testing import (
     BOB,
     LLM,
     TEST,
+    FakeClock,
     Horde,
     initial,
     open_horde,
@@ -17,7 +18,7 @@ from compute_horde.miner.testing import (
 )
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.receipts import RECEIPT
-from compute_horde.protocol.validator_miner import V0InitialJobRequest, signed_request
+from compute_horde.protocol.validator_miner import ExecutorTiming, V0InitialJobRequest, signed_request
 
 
 def new_job() -> str:
@@ -60,6 +61,30 @@ async def test_a_request_of_an_older_validator_needs_no_signature(tmp_path: Path
         validator = await horde.validator()
         await validator.say(initial(new_job()).model_copy(update={"validator_signature": None}))
         await validator.expect("V0AcceptJobRequest")
+
+
+async def test_a_job_that_would_take_longer_than_the_operator_allows_is_declined(tmp_path: Path) -> None:
+    async with open_horde(tmp_path, executor_lifetime=400, executor_startup_limit=300) as horde:
+        long = ExecutorTiming(execution_time_limit=90)  # beside 7 to reserve, 3 to spin up and 300 to start
+        validator = await horde.validator()
+        reason, found = await declined(
+            horde, initial(new_job(), timing=long.model_copy(update={"upload_time_limit": 1}))
+        )
+        assert (reason, found.code, found.retryable) == ("unknown", "limits_too_long", True)
+        assert found.details == {"wanted_s": 401, "allowed_s": 400}
+        await validator.say(initial(new_job(), timing=long))
+        await validator.expect("V0AcceptJobRequest")
+
+
+async def test_jobs_of_weeks_are_taken(tmp_path: Path) -> None:
+    weeks = ExecutorTiming(download_time_limit=3600, execution_time_limit=30 * 24 * 3600, upload_time_limit=3600)
+    clock = FakeClock()
+    async with open_horde(tmp_path, timers=clock.timers) as horde:
+        validator, _ = await horde.begun(new_job(), timing=weeks)
+        clock.now += 30 * 24 * 3600
+        await validator.silence()
+        clock.now += 3 * 3600
+        assert (await validator.expect("V0HordeFailedRequest"))["reason"] == "final_response_timed_out"
 
 
 async def test_each_wrong_receipt_is_declined(tmp_path: Path) -> None:
@@ -117,11 +142,14 @@ async def test_a_failed_launch_is_the_hordes_failure_and_frees_the_place(tmp_pat
 
 
 async def test_a_launch_that_never_returns_frees_its_place_in_the_end(tmp_path: Path) -> None:
-    async with open_horde(tmp_path, executor_lifetime=0.05) as horde:
+    clock = FakeClock()
+    async with open_horde(tmp_path, timers=clock.timers) as horde:
         horde.launcher.slow = True
         validator = await horde.validator()
         await validator.say(initial(new_job()))
-        await validator.expect("V0AcceptJobRequest", "V0HordeFailedRequest")
+        await validator.expect("V0AcceptJobRequest")
+        clock.now += 3600
+        await validator.expect("V0HordeFailedRequest")
         await until(lambda: horde.miner.pool.free(TEST) == 2)
 
 

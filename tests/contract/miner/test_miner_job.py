@@ -9,6 +9,7 @@ from compute_horde.miner.testing import (
     BOB,
     LLM,
     TEST,
+    FakeClock,
     accepted_receipt,
     finished,
     finished_receipt,
@@ -93,7 +94,10 @@ async def test_the_job_request_may_come_before_the_executor(tmp_path: Path, job:
         await validator.say(initial(job), request(job), request(job))
         await validator.expect("V0AcceptJobRequest")
         executor = await horde.executor()
-        await executor.expect("V0InitialJobRequest", "V0JobRequest")
+        await executor.expect("V0InitialJobRequest")
+        await executor.silence()
+        await executor.say(V0ExecutorReadyRequest(job_uuid=job))
+        await executor.expect("V0JobRequest")
         await executor.silence()
 
 
@@ -103,8 +107,8 @@ async def test_duplicates_and_steps_back_are_dropped(tmp_path: Path, job: str) -
         specs = V0MachineSpecsRequest(job_uuid=job, specs={})
         done = V0ExecutionDoneRequest(job_uuid=job)
         await executor.say(V0ExecutorReadyRequest(job_uuid=job), done, done, specs, specs)
-        await executor.say(V0VolumesReadyRequest(job_uuid=job), finished(job), finished(job), specs)
-        await executor.say(V0JobFailedRequest(job_uuid=job), GenericError(details="after the end"))
+        late = [finished(job), specs, V0JobFailedRequest(job_uuid=job), GenericError(details="after the end")]
+        await executor.say(V0VolumesReadyRequest(job_uuid=job), finished(job), *late)
         await validator.expect("V0ExecutionDoneRequest", "V0MachineSpecsRequest", "V0JobFinishedRequest")
         await validator.silence()
 
@@ -193,6 +197,7 @@ async def test_each_unfit_job_request_is_refused(tmp_path: Path, job: str) -> No
         await bob.expect("GenericError", "GenericError")
         await validator.say(request(job))
         executor = await horde.executor()
+        await executor.say(V0ExecutorReadyRequest(job_uuid=job))
         await executor.expect("V0InitialJobRequest", "V0JobRequest")
 
 
@@ -211,19 +216,24 @@ async def test_a_job_request_that_never_comes_ends_the_job(tmp_path: Path, job: 
 
 
 async def test_a_job_that_overruns_everything_ends(tmp_path: Path, job: str) -> None:
-    async with open_horde(tmp_path, executor_lifetime=0.3) as horde:
+    clock = FakeClock()
+    async with open_horde(tmp_path, timers=clock.timers) as horde:
         validator, _ = await horde.begun(job)
+        clock.now += 3600
         failure = await validator.expect("V0HordeFailedRequest")
         assert failure["reason"] == "final_response_timed_out"
         await until(lambda: horde.miner.pool.free(TEST) == 2)
 
 
 async def test_an_executor_that_is_never_ready_ends_the_job(tmp_path: Path, job: str) -> None:
-    async with open_horde(tmp_path, executor_lifetime=0.02) as horde:
+    clock = FakeClock()
+    async with open_horde(tmp_path, timers=clock.timers) as horde:
         validator = await horde.validator()
-        await validator.say(initial(job, timing=ExecutorTiming(execution_time_limit=1)))
-        failure = await validator.expect("V0AcceptJobRequest", "V0HordeFailedRequest")
-        assert failure["reason"] in ("executor_readiness_response_timed_out", "final_response_timed_out")
+        await validator.say(initial(job, timing=ExecutorTiming(execution_time_limit=1000)))
+        await validator.expect("V0AcceptJobRequest")
+        clock.now += 400  # past the start-up, long before the job's end
+        failure = await validator.expect("V0HordeFailedRequest")
+        assert failure["reason"] == "executor_readiness_response_timed_out"
 
 
 async def test_a_finished_receipt_before_the_end_stops_the_executor(tmp_path: Path, job: str) -> None:

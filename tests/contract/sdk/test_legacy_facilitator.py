@@ -24,6 +24,7 @@ from compute_horde_sdk._internal.exceptions import (
 from compute_horde_sdk._internal.port import JobQuery
 from compute_horde_sdk._internal.specs.volumes import HTTPInputVolume, HTTPOutputVolume, InlineInputVolume
 from compute_horde_sdk._internal.wire.session import Session
+from compute_horde_sdk._internal.wire.wishes import WISHES
 
 POST = "/api/v1/job-docker/"
 JOBS = "/api/v1/jobs/"
@@ -75,6 +76,12 @@ async def test_what_it_does_not_know_is_not_asked_of_it(legacy: LegacyFacilitato
     made = await horde.create(order())
     with pytest.raises(ComputeHordeUnsupportedError):
         await horde.cancel(made.uuid)
+    with pytest.raises(ComputeHordeUnsupportedError):
+        await horde.explain(made.uuid)
+    for name, value in {"queue_time_limit_sec": 1, "attempts": 2, "retry_backoff_sec": 1, "priority": 1}.items():
+        wish: dict[str, Any] = {name: value}
+        with pytest.raises(ComputeHordeUnsupportedError, match=name):
+            await horde.create(order(**wish))
     assert [piece async for piece in horde.output(made.uuid)] == []
     async with horde.subscribe(made.uuid) as news:
         news.refreshing()
@@ -82,6 +89,17 @@ async def test_what_it_does_not_know_is_not_asked_of_it(legacy: LegacyFacilitato
         assert await news.next(0.001) is None
     paths = {request.url.path for request in legacy.requests}
     assert paths == {"/auth/nonce", "/auth/login", POST}
+    assert len(legacy.jobs) == 1
+
+
+async def test_what_it_does_anyway_can_be_wished(legacy: LegacyFacilitator, horde: Session) -> None:
+    made = await horde.create(order(queue_time_limit_sec=0, attempts=1, retry_backoff_sec=2))
+    (sent,) = legacy.sent("POST", POST)
+    assert WISHES.isdisjoint(json.loads(sent.content))
+    legacy.advance(made.uuid, "accepted")
+    found = await horde.fetch(made.uuid)
+    assert (found.place, found.attempt, found.attempts) == (None, 1, None)
+    assert [entry.attempt for entry in found.history] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension, announ
 from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.protocol.problems import Problem
 from compute_horde.transport.channel import Channel
+from compute_horde.validator.rows import Job
 from compute_horde.validator.testing.scripted import MinerConnection, Script, job_request, running
 from compute_horde.validator.testing.world import (
     JOB,
@@ -188,13 +189,14 @@ async def test_a_wish_between_the_choice_of_a_miner_and_the_first_request_asks_n
 
     miner = world.miner(never_asked)
     validator = world.validator()
-    assign = validator._store.assign
+    assign = validator._journal.assign
 
-    async def cancelled_meanwhile(*args: Any) -> None:
-        await assign(*args)
+    async def cancelled_meanwhile(*args: Any) -> Job:
+        job = await assign(*args)
         await validator._live.cancel(JOB)
+        return job
 
-    monkeypatch.setattr(validator._store, "assign", cancelled_meanwhile)
+    monkeypatch.setattr(validator._journal, "assign", cancelled_meanwhile)
     async with running(validator):
         await validator.connected.wait()
         await world.facilitator.push(job_request(JOB, USER))
@@ -253,12 +255,13 @@ async def test_a_result_that_has_arrived_wins_against_a_cancel_of_the_existing_n
     validator = world.validator()
     advance = validator._journal.advance
 
-    async def slow(job: Any, old: Any, new: Any, **rest: Any) -> None:
-        await advance(job, old, new, **rest)
+    async def slow(job: Any, new: Any, **rest: Any) -> Job:
+        after = await advance(job, new, **rest)
         if new.value == "volumes_ready":
             for _ in range(20):  # the result is in by now
                 await asyncio.sleep(0)
             await validator._live.cancel(JOB)
+        return after
 
     monkeypatch.setattr(validator._journal, "advance", slow)
     async with running(validator):

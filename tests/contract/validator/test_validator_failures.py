@@ -8,6 +8,7 @@ import pytest
 from compute_horde.lifecycle.failures import problem, to_wire
 from compute_horde.protocol import validator_miner as vm
 from compute_horde.protocol.base import Message
+from compute_horde.protocol.control import V0CancelJobRequest
 from compute_horde.protocol.enums import (
     FailureReason,
     Fault,
@@ -51,6 +52,7 @@ async def test_a_decline_rejects_the_job(world: World, reason: RejectionReason) 
         receipt = await miner.expect(vm.V0JobFinishedReceiptRequest)
         assert receipt.payload.score_str == "0.000000"
 
+    world.limits["queue_time_limit"] = 0
     miner = world.miner(decline)
     update = await world.run(status="rejected")
     assert not miner.errors
@@ -137,6 +139,7 @@ async def test_each_missed_deadline_is_a_horde_failure_and_an_incident(
 
     async def and_then_the_receipt(miner: MinerConnection) -> None:
         await script(miner)
+        await miner.expect(V0CancelJobRequest)  # what may still run is stopped
         receipt = await miner.expect(vm.V0JobFinishedReceiptRequest)
         assert receipt.payload.score_str == "0.000000"
 

@@ -100,14 +100,14 @@ async def test_odd_frames_of_the_facilitator_are_dropped(world: World) -> None:
 async def test_a_bug_ends_the_job_and_not_the_validator(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.miner(whole_job)
     validator = world.validator()
-    dispatch, calls = validator._dispatcher.dispatch, iter([True, False])
+    has_class, calls = validator._dispatcher.has_class, iter([True, False])
 
-    async def broken_once(job: Any) -> Any:
+    async def broken_once(*args: Any) -> bool:
         if next(calls):
             raise KeyError("secret")
-        return await dispatch(job)
+        return await has_class(*args)
 
-    monkeypatch.setattr(validator._dispatcher, "dispatch", broken_once)
+    monkeypatch.setattr(validator._dispatcher, "has_class", broken_once)
     async with running(validator):
         await validator.connected.wait()
         await world.facilitator.push(job_request(JOB, USER))

@@ -15,8 +15,8 @@ from compute_horde.protocol.enums import (
     RejectionReason,
 )
 from compute_horde.protocol.problems import Problem
+from compute_horde.validator.rows import Incident
 from compute_horde.validator.service import ValidatorService
-from compute_horde.validator.store import Incident
 from compute_horde.validator.testing.scripted import MinerConnection, Script, job_request, running
 from compute_horde.validator.testing.world import (
     JOB,
@@ -76,6 +76,7 @@ async def test_all_miners_unreachable_is_a_horde_failure_without_receipts(world:
         signers=frozenset({USER.ss58_address}),
         miners=(MinerEndpoint(hotkey=MINER.ss58_address, address="nowhere", port=1),),
     )
+    world.limits["queue_time_limit"] = 0
     update = await world.run(status="horde_failed")
     assert update.metadata is not None
     assert update.metadata.horde_failure_details is not None
@@ -110,7 +111,7 @@ def two_miners(world: World, *scripts: Script) -> ValidatorService:
     """The first is tried first, and silence is not borne at all."""
     for host, hotkey, script in zip(("first", "second"), (STRANGER, MINER), scripts, strict=True):
         world.miner(script, host=host, hotkey=hotkey.ss58_address)
-    validator = world.validator(miner_connect_limit=30)
+    validator = world.validator(miner_connect_limit=30, queue_time_limit=0)
     validator._dispatcher.stagger_s = 0
     validator._reputation.note(Incident(MINER.ss58_address, OTHER, "miner_silent", time.time()))
     return validator
@@ -150,7 +151,7 @@ async def test_a_silent_miner_is_let_go_when_the_validator_stops(world: World) -
         await world.facilitator.push(job_request(JOB, USER))
         await world.facilitator.wait_for(JOB, "completed")
     await asyncio.wait_for(world.miners[0].idle.wait(), 5)
-    assert validator._dispatcher._left == {}
+    assert validator._dispatcher._left == set()
     assert await world.incidents() == []
 
 

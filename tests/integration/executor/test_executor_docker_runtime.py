@@ -62,7 +62,7 @@ async def test_the_sandbox(docker_runtime: DockerRuntime, busybox_image: str) ->
     assert (host["PidsLimit"], host["Memory"], host["MemorySwap"]) == (32, 64 * 2**20, 64 * 2**20)
     assert host["NanoCpus"] > 0
     assert not host["Privileged"]
-    assert (host["PidMode"], host["IpcMode"], host["LogConfig"]["Type"]) == ("", "private", "none")
+    assert (host["PidMode"], host["IpcMode"], host["LogConfig"]["Type"]) == ("", "private", "local")
     assert not host["ReadonlyRootfs"]
 
 

@@ -122,6 +122,7 @@ def test_the_description_names_every_operation(url: str) -> None:
         "/api/v1/jobs",
         "/api/v1/jobs/{uuid}",
         "/api/v1/jobs/{uuid}/cancel",
+        "/api/v1/jobs/{uuid}/explanation",
         "/api/v1/jobs/{uuid}/logs",
         "/api/v1/jobs/{uuid}/feedback",
         "/api/v1/cheated-job",

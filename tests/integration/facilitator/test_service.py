@@ -1,5 +1,6 @@
 """The service over real sockets: login, a job, its validator, its events, and a prompt stop."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -151,3 +152,37 @@ async def test_it_starts_again_on_the_same_database(service: FacilitatorService)
         assert json.loads(await again.receive())["uuid"] == uuid
         await channel.close()
         await again.close()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_two_services_share_postgresql_over_real_sockets(postgres_url: str, order: int) -> None:
+    chain = FixedChain(
+        Directory(validators=frozenset({VALIDATOR.ss58_address}), users=frozenset({ALICE.ss58_address}))
+    )
+    settings = FacilitatorSettings(port=0, database_url=postgres_url)
+    services = [FacilitatorService(settings, chain) for _ in range(2)]
+    await asyncio.gather(*(service.start() for service in services))  # both migrate, both make a secret
+    near, far = services[::order]
+    async with httpx.AsyncClient(base_url=far.url) as http:
+        await login(http)
+        channel = await connect(near)
+        async with http.stream("GET", "/api/v1/events/") as stream:
+            lines = stream.aiter_lines()
+            while await anext(lines):
+                pass
+            uuid = await create(http)
+            assert json.loads(await channel.receive())["uuid"] == uuid
+            await channel.send(
+                json.dumps({"message_type": "V0JobStatusUpdate", "uuid": uuid, "status": "received"})
+            )
+            assert json.loads(await channel.receive())["status"] == "success"
+            data = [json.loads(line)["entry"]["status"] async for line in _first(lines, 2)]
+        assert data == ["sent", "received"]
+        asking = asyncio.create_task(http.get(f"/api/v1/jobs/{uuid}/explanation/"))
+        asked = json.loads(await channel.receive())
+        words = {"job_uuid": uuid, "state": "received", "summary": "Soon.", "reported_by": "validator"}
+        told = {"message_type": "V0ExplainJobResponse", "request_id": asked["request_id"], "job_uuid": uuid}
+        await channel.send(json.dumps({**told, "explanation": words}))
+        assert (await asking).json()["summary"] == "Soon."
+        await channel.close()
+    await asyncio.gather(*(service.stop() for service in services))

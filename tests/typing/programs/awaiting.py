@@ -13,11 +13,15 @@ from compute_horde_sdk.v1 import (
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
     ExecutorClass,
+    Explanation,
     HTTPInputVolume,
     HTTPOutputVolume,
     InlineInputVolume,
+    JobAttempt,
     LogLine,
     MappedJob,
+    MinerTrial,
+    QueuePlace,
 )
 
 
@@ -88,3 +92,24 @@ async def iterated(client: ComputeHordeClient) -> None:
     async for mapped in client.map_jobs([spec()], concurrency=3):
         assert_type(mapped, MappedJob)
         assert_type(mapped.job, ComputeHordeJob | None)
+
+
+async def queued(client: ComputeHordeClient) -> None:
+    def placed(job: ComputeHordeJob, place: QueuePlace) -> None:
+        assert_type(place.position, int | None)
+        assert_type(place.starts_in, float | None)
+
+    wishes = ComputeHordeJobSpec("always_on.test", None, "alpine", queue_time_limit_sec=60, attempts=2, priority=1)
+    await client.create_job(wishes)
+    job = await client.create_job("always_on.test", None, "alpine", queue_time_limit_sec=0, retry_backoff_sec=0.5)
+    await job.wait(queue_callback=placed)
+    assert_type(job.queue, QueuePlace | None)
+    assert_type(job.attempt, int)
+    assert_type(job.attempts, int | None)
+    assert_type(job.attempts_made, list[JobAttempt])
+    for attempt in job.attempts_made:
+        assert_type(attempt.outcome, ComputeHordeJobStatus | None)
+        assert_type(attempt.error, ComputeHordeJobError | None)
+    explanation = await job.explain()
+    assert_type(explanation, Explanation)
+    assert_type(explanation.miners, tuple[MinerTrial, ...])

@@ -8,6 +8,7 @@ async def awaiting(client: v1.ComputeHordeClient, spec: v1.ComputeHordeJobSpec) 
     await client.create_job("always_on.test", "SN0")  # type: ignore[call-overload] # no image
     await client.create_job(spec, "SN0", "alpine")  # type: ignore[call-overload] # both styles at once
     await client.run_until_complete(spec, job_attempt_callback=lambda: None)  # type: ignore[arg-type,misc] # no job
+    await client.create_job("a", None, "i", attempts="3")  # type: ignore[call-overload] # no number
     await client.get_job(3)  # type: ignore[arg-type] # no text
     v1.ComputeHordeClient("no key", "5V")  # type: ignore[arg-type] # cannot sign
 

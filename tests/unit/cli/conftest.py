@@ -1,5 +1,6 @@
 """``horde`` in this process, against a facilitator without sockets."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,13 @@ def failed(code: int, stdout: str = "", stderr: str = "") -> dict[str, Any]:
             "docker_process_stderr": stderr,
         }
     }
+
+
+def body_of_the_job(fake: Served) -> dict[str, object]:
+    """What was sent to create the only job."""
+    (request,) = fake.sent("POST", "/api/v1/job-docker/")
+    found: dict[str, object] = json.loads(request.content)
+    return found
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``horde jobs list | show | logs | wait | cancel``."""
+"""``horde jobs list | show | logs | wait | cancel``; waiting and attempts are in test_queued.py."""
 
 import json
 
@@ -57,6 +57,9 @@ def test_list_names_the_keys_that_are_promised(cli: Cli) -> None:
         "job_namespace",
         "job_queue",
         "on_trusted_miner",
+        "queue",
+        "attempt",
+        "attempts",
     ]
 
 
@@ -122,7 +125,7 @@ def test_show_of_a_streaming_and_trusted_job(cli: Cli, fake: Served) -> None:
     assert found["streaming"] == {"address": "127.0.0.1", "port": 4000}
 
 
-@pytest.mark.parametrize("command", ["show", "logs", "wait", "cancel"])
+@pytest.mark.parametrize("command", ["show", "explain", "logs", "wait", "cancel"])
 @pytest.mark.parametrize("uuid", [UUID, "no-uuid"])
 def test_a_job_that_is_not_yours(cli: Cli, command: str, uuid: str) -> None:
     done = cli("jobs", command, uuid)
@@ -155,9 +158,9 @@ def test_logs_of_a_job_that_ended(cli: Cli, fake: Served) -> None:
     assert cli("jobs", "logs", job, "--stdout-only").stderr == ""
     lines = [json.loads(line) for line in cli("jobs", "logs", "--json", job).stdout.splitlines()]
     assert lines == [
-        {"stream": "stdout", "text": "one"},
-        {"stream": "stdout", "text": "two"},
-        {"stream": "stderr", "text": "oops"},
+        {"stream": "stdout", "text": "one", "attempt": 1},
+        {"stream": "stdout", "text": "two", "attempt": 1},
+        {"stream": "stderr", "text": "oops", "attempt": 1},
     ]
 
 

@@ -65,7 +65,7 @@ def completed(words: str, **env: str) -> list[str]:
 
 def test_the_shell_completes_commands_and_options() -> None:
     assert completed("horde ") == list(COMMANDS)
-    assert completed("horde jobs ") == ["list", "show", "logs", "wait", "cancel"]
+    assert completed("horde jobs ") == ["list", "show", "explain", "logs", "wait", "cancel"]
     assert {"--follow", "--facilitator", "--json"} <= set(completed("horde jobs logs --"))
 
 

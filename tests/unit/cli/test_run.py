@@ -6,13 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import Cli, Served, ends, failed, printed
-
-
-def body_of_the_job(fake: Served) -> dict[str, object]:
-    (request,) = fake.sent("POST", "/api/v1/job-docker/")
-    found: dict[str, object] = json.loads(request.content)
-    return found
+from .conftest import Cli, Served, body_of_the_job, ends, failed, printed
 
 
 def test_the_output_comes_back_and_the_exit_code_is_the_jobs(cli: Cli, fake: Served) -> None:
@@ -59,6 +53,9 @@ def test_json_has_the_keys_that_are_promised(cli: Cli, fake: Served) -> None:
         "job_namespace",
         "job_queue",
         "on_trusted_miner",
+        "queue",
+        "attempt",
+        "attempts",
         "exit_code",
         "timed_out",
         "stdout",
@@ -69,6 +66,7 @@ def test_json_has_the_keys_that_are_promised(cli: Cli, fake: Served) -> None:
         "image_digest",
         "output_hashes",
         "error",
+        "attempts_made",
         "status_history",
         "streaming",
         "cross_validation",
@@ -137,6 +135,14 @@ def test_artifacts_are_saved_and_named(cli: Cli, fake: Served, tmp_path: Path) -
         (["--detach", "--save", "x", "busybox"], "--detach"),
         (["--trusted-output", "/output/x=http://a.test/", "busybox"], "--cross-validate"),
         (["--timeout", "-1", "busybox"], "--timeout"),
+        (["--queue-time-limit", "-1", "busybox"], "--queue-time-limit"),
+        (["--queue-time-limit", "604801", "busybox"], "0 to 604800"),
+        (["--attempts", "0", "busybox"], "--attempts"),
+        (["--attempts", "11", "busybox"], "1 to 10"),
+        (["--retry-backoff", "-1", "busybox"], "--retry-backoff"),
+        (["--retry-backoff", "3601", "busybox"], "0 to 3600"),
+        (["--priority", "101", "busybox"], "-100 to 100"),
+        (["--priority", "high", "busybox"], "--priority"),
         ([], "IMAGE"),
     ],
 )

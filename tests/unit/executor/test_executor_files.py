@@ -113,10 +113,10 @@ def test_a_locked_folder_is_alive_and_a_free_one_is_cleared(tmp_path: Path) -> N
     (tmp_path / "dead").mkdir()
     (tmp_path / "dead/lock").touch()
     (tmp_path / "stranger").mkdir()
-    assert folders.alive_tokens(tmp_path) == {"alive"}
+    assert folders.kept_tokens(tmp_path, 0) == {"alive"}
     with pytest.raises(BlockingIOError):
         JobFolders(tmp_path, "alive").create()
-    folders.remove_dead(tmp_path)
+    folders.remove_dead(tmp_path, 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alive", "stranger"]
     alive.remove()
 

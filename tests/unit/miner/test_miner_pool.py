@@ -52,6 +52,19 @@ def test_a_place_is_lent_on_while_its_executor_tidies_up() -> None:
     assert pool.free(TEST) == 1
 
 
+def test_a_place_that_is_not_offered_any_more_is_taken_all_the_same() -> None:
+    pool = Pool({TEST: 1})
+    changes: list[int] = []
+    pool.changed = lambda: changes.append(pool.free(TEST))
+    slots = [pool.take(TEST), pool.take(TEST), pool.take(LLM)]
+    assert pool.reserve(TEST) is None
+    slots[0].release()
+    assert pool.reserve(TEST) is None
+    slots[1].job_over()
+    assert pool.free(TEST) == 1
+    assert changes == [0, 0, 0, 0, 1]
+
+
 def test_the_manifest_names_what_is_offered_busy_or_not() -> None:
     pool = Pool({TEST: 2, LLM: 0})
     pool.reserve(TEST)

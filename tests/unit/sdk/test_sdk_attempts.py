@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from compute_horde.protocol.enums import Fault
+from compute_horde.protocol.enums import Fault, JobStatus
+from compute_horde.protocol.problems import Problem, is_worth_another_attempt
 from compute_horde_sdk._internal.attempts import pause_s, worth_another
 from compute_horde_sdk._internal.wire.fake import FakeFacilitator
 from compute_horde_sdk._internal.wiring import Wiring
@@ -167,13 +168,59 @@ async def test_wrong_arguments(
         (None, False),
         (ComputeHordeJobError(fault=Fault.USER), False),
         (ComputeHordeJobError(fault=Fault.USER, retryable=True), False),
-        (ComputeHordeJobError(fault=Fault.MINER), True),
+        (ComputeHordeJobError(fault=Fault.MINER, retryable=True), True),
+        (ComputeHordeJobError(fault=Fault.MINER), False),
         (ComputeHordeJobError(fault=Fault.NOBODY, retryable=True), True),
         (ComputeHordeJobError(code="cancelled", fault=Fault.NOBODY, retryable=True), False),
     ],
 )
 def test_what_is_worth_another_attempt(error: ComputeHordeJobError | None, again: bool) -> None:
     assert worth_another(ComputeHordeJobStatus.FAILED, error) is again
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("retryable", [True, False])
+@pytest.mark.parametrize("status", [one for one in JobStatus if one is not JobStatus.UNKNOWN])
+def test_the_rule_is_the_hordes(fault: Fault, retryable: bool, status: JobStatus) -> None:
+    problem = Problem(code="some_code", message="", fault=fault, retryable=retryable)
+    error = ComputeHordeJobError(code="some_code", fault=fault, retryable=retryable)
+    ours = ComputeHordeJobStatus(status.value)
+    known = error if ours.is_failed() else None
+    assert worth_another(ours, known) is is_worth_another_attempt(problem, status)
+
+
+def retried(fake: FakeFacilitator, job_uuid: str, attempts: int, of: int) -> None:
+    """Every one of the horde's own attempts fails."""
+    for number in range(1, attempts + 1):
+        if number > 1:
+            fake.retry(job_uuid, GONE, number, of)
+        fake.advance(job_uuid, "accepted", {"attempt": {"number": number, "of": of, "miner_hotkey": "5M"}})
+    fake.advance(job_uuid, "horde_failed", {**GONE, "attempt": {"number": attempts, "of": of}})
+
+
+@pytest.mark.parametrize(("most", "made"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+async def test_the_attempts_of_the_horde_count(
+    fake: FakeFacilitator, client: ComputeHordeClient, most: int, made: int
+) -> None:
+    jobs: list[ComputeHordeJob] = []
+
+    def callback(job: ComputeHordeJob) -> None:
+        jobs.append(job)
+        retried(fake, job.uuid, 3, 3)
+
+    job = await client.run_until_complete(SPEC, job_attempt_callback=callback, max_attempts=most)
+    assert (len(jobs), job.status) == (made, "horde_failed")
+    assert [(one.number, one.outcome) for one in job.attempts_made] == [(n, "horde_failed") for n in (1, 2, 3)]
+
+
+async def test_what_another_attempt_would_not_help_is_not_repeated(
+    fake: FakeFacilitator, client: ComputeHordeClient
+) -> None:
+    problem = {"code": "streaming_unsupported", "message": "no", "fault": "miner", "retryable": False}
+    details = {**GONE["horde_failure_details"], "context": {"problem": problem}}
+    callback = Ending(fake, ("horde_failed", {"horde_failure_details": details}))
+    job = await client.run_until_complete(SPEC, job_attempt_callback=callback)
+    assert (job.error and job.error.code, len(callback.jobs)) == ("streaming_unsupported", 1)
 
 
 def test_pauses_double_to_five_seconds_with_a_tenth_of_chance() -> None:

@@ -143,6 +143,112 @@ async def test_where_nothing_can_be_streamed_following_waits_for_the_end(fake: F
         assert await reading == [LogLine("stdout", "a")]
 
 
+GONE: dict[str, Any] = {
+    "horde_failure_details": {"reported_by": "miner", "reason": "executor_disconnected", "message": "gone"}
+}
+
+
+def accepted(fake: FakeFacilitator, job: ComputeHordeJob, number: int) -> None:
+    fake.advance(job.uuid, "accepted", {"attempt": {"number": number, "of": 3, "miner_hotkey": f"5M{number}"}})
+
+
+async def test_the_next_attempts_output_is_read_from_its_beginning(
+    fake: FakeFacilitator, client: ComputeHordeClient
+) -> None:
+    job = await submit(client)
+    lines = job.logs(follow=True)
+    accepted(fake, job, 1)
+    fake.print(job.uuid, "stdout", "first, and long\nunfini")
+    assert await anext(lines) == LogLine("stdout", "first, and long")
+    fake.retry(job.uuid, GONE, 2)  # the stream of the first one hangs: its miner is gone
+    pending = asyncio.ensure_future(anext(lines))
+    await asyncio.sleep(0.02)
+    assert not pending.done()
+    accepted(fake, job, 2)
+    fake.print(job.uuid, "stdout", "anew\n")
+    assert await pending == LogLine("stdout", "unfini")
+    assert await anext(lines) == LogLine("stdout", "anew", attempt=2)
+    complete(fake, job, "anew\nend")
+    assert [line async for line in lines] == [LogLine("stdout", "end", attempt=2)]
+    assert [line.attempt async for line in job.logs()] == [2, 2]
+
+
+async def test_an_attempt_whose_output_was_over_before_it_failed(
+    fake: FakeFacilitator, client: ComputeHordeClient
+) -> None:
+    job = await submit(client)
+    lines = job.logs(follow=True)
+    accepted(fake, job, 1)
+    fake.print(job.uuid, "stderr", "one\n")
+    fake.output_of(job.uuid).end()
+    assert await anext(lines) == LogLine("stderr", "one")
+    pending = asyncio.ensure_future(anext(lines))
+    await asyncio.sleep(0.02)
+    fake.retry(job.uuid, GONE, 2)
+    accepted(fake, job, 2)
+    fake.print(job.uuid, "stderr", "two\n")
+    assert await pending == LogLine("stderr", "two", attempt=2)
+    complete(fake, job, "", "two\n")
+    assert [line async for line in lines] == []
+
+
+async def test_another_attempt_begins_while_the_reader_is_busy(
+    fake: FakeFacilitator, client: ComputeHordeClient
+) -> None:
+    job = await submit(client)
+    lines = job.logs(follow=True)
+    accepted(fake, job, 1)
+    fake.print(job.uuid, "stdout", "one\nunfini")
+    assert await anext(lines) == LogLine("stdout", "one")
+    fake.retry(job.uuid, GONE, 2)
+    accepted(fake, job, 2)
+    async with asyncio.timeout(5):
+        while job.attempt != 2:  # noqa: ASYNC110 - a plain field
+            await asyncio.sleep(0)
+    fake.print(job.uuid, "stdout", "anew\n")
+    assert [await anext(lines), await anext(lines)] == [
+        LogLine("stdout", "unfini"),
+        LogLine("stdout", "anew", attempt=2),
+    ]
+    complete(fake, job, "anew\n")
+    assert [line async for line in lines] == []
+
+
+async def test_a_job_that_ends_in_another_attempt_while_the_reader_is_busy(
+    fake: FakeFacilitator, client: ComputeHordeClient
+) -> None:
+    job = await submit(client)
+    lines = job.logs(follow=True)
+    accepted(fake, job, 1)
+    fake.print(job.uuid, "stdout", "one\nunfini")
+    assert await anext(lines) == LogLine("stdout", "one")
+    fake.retry(job.uuid, GONE, 2)
+    accepted(fake, job, 2)
+    complete(fake, job, "anew\n")
+    await job.wait()
+    await asyncio.sleep(0.05)
+    rest = [line async for line in lines]
+    assert rest == [LogLine("stdout", "unfini"), LogLine("stdout", "anew", attempt=2)]
+
+
+@pytest.mark.parametrize("offered", [{Extension.EVENTS}, set()])
+async def test_an_attempt_of_which_only_the_end_is_heard(
+    fake: FakeFacilitator, client: ComputeHordeClient, offered: set[Extension]
+) -> None:
+    fake.extensions = frozenset(offered)
+    job = await submit(client)
+
+    async def read() -> list[LogLine]:
+        return [line async for line in job.logs(follow=True)]
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    fake.retry(job.uuid, GONE, 2)
+    done = {"docker_process_stdout": "late\n", "docker_process_stderr": ""}
+    fake.advance(job.uuid, "completed", {"miner_response": done, "attempt": {"number": 2, "of": 3}})
+    assert await reading == [LogLine("stdout", "late", attempt=2)]
+
+
 async def test_what_there_is_by_now(fake: FakeFacilitator, client: ComputeHordeClient) -> None:
     job = await submit(client)
     fake.print(job.uuid, "stdout", "one\ntw")
@@ -189,7 +295,7 @@ async def test_a_timeout_of_the_source_is_not_silence() -> None:
         yield  # type: ignore[unreachable]  # makes it a generator
 
     with pytest.raises(TimeoutError, match="socket"):
-        await _next(broken(), 5)
+        await _next(broken(), asyncio.timeout(5))
 
 
 async def test_cancelling(fake: FakeFacilitator, client: ComputeHordeClient) -> None:
@@ -228,4 +334,4 @@ async def test_a_facilitator_that_cannot_cancel(fake: FakeFacilitator) -> None:
 
 def test_a_line_is_shown_as_what_it_is() -> None:
     stream: Literal["stdout"] = "stdout"
-    assert repr(LogLine(stream, "x")) == "LogLine(stream='stdout', text='x', gap=False)"
+    assert repr(LogLine(stream, "x")) == "LogLine(stream='stdout', text='x', gap=False, attempt=1)"

@@ -165,3 +165,20 @@ async def test_its_timeout(fake: FakeFacilitator, client: ComputeHordeClient) ->
     job = await submit(client)
     with pytest.raises(ComputeHordeJobTimeoutError, match="not ready to stream"):
         await job.wait_for_streaming(timeout=0.02)
+
+
+async def test_a_server_of_an_earlier_attempt_is_gone(fake: FakeFacilitator, client: ComputeHordeClient) -> None:
+    job = await submit(client)
+    first = {"attempt": {"number": 1, "of": 3, "miner_hotkey": "5M"}}
+    fake.advance(job.uuid, "accepted", first)
+    fake.advance(job.uuid, "streaming_ready", READY, **SERVER)
+    fake.retry(job.uuid, GONE, 2)
+    await job.refresh_from_facilitator()
+    assert (job.streaming_server_address, job.streaming_server_port) == (None, None)
+    waiting = asyncio.create_task(job.wait_for_streaming())
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    fake.advance(job.uuid, "accepted", {"attempt": {"number": 2, "of": 3, "miner_hotkey": "5N"}})
+    fake.advance(job.uuid, "streaming_ready", {"streaming_details": {**SERVER, "streaming_server_port": 7}})
+    await waiting
+    assert (job.streaming_server_address, job.streaming_server_port) == ("10.0.0.1", 7)

@@ -41,6 +41,7 @@ NAMES = [
     "CrossValidationState",
     "Difference",
     "ExecutorClass",
+    "Explanation",
     "FileHash",
     "HTTPInputVolume",
     "HTTPOutputVolume",
@@ -48,10 +49,13 @@ NAMES = [
     "HuggingfaceInputVolume",
     "InlineInputVolume",
     "InputVolume",
+    "JobAttempt",
     "JobEvidence",
     "LogLine",
     "MappedJob",
+    "MinerTrial",
     "OutputVolume",
+    "QueuePlace",
     "byte_exact",
     "ignoring",
     "numeric",
@@ -86,7 +90,8 @@ FLAT = (
     "(self, executor_class, job_namespace, docker_image, args=None, env=None, artifacts_dir=None, "
     "input_volumes=None, output_volumes=None, run_cross_validation=False, trusted_output_volumes=None, *, "
     "download_time_limit_sec=60, execution_time_limit_sec=300, upload_time_limit_sec=60, streaming=False, "
-    "streaming_start_time_limit_sec=5, on_trusted_miner=False, cross_validation=None)"
+    "streaming_start_time_limit_sec=5, on_trusted_miner=False, cross_validation=None, "
+    "queue_time_limit_sec=None, attempts=None, retry_backoff_sec=None, priority=0)"
 )
 
 SIGNATURES: dict[Any, str] = {
@@ -103,16 +108,18 @@ SIGNATURES: dict[Any, str] = {
     v1.ComputeHordeClient.report_cheated_job: "(self, job_uuid, trusted_job_uuid, *, details=None)",
     v1.ComputeHordeClient.authenticate: "(self)",
     v1.ComputeHordeClient.aclose: "(self)",
-    v1.ComputeHordeJob.wait: "(self, timeout=None, status_callback=None)",
+    v1.ComputeHordeJob.wait: "(self, timeout=None, status_callback=None, *, queue_callback=None)",
     v1.ComputeHordeJob.wait_for_streaming: "(self, timeout=None)",
     v1.ComputeHordeJob.wait_for_cross_validation: "(self, timeout=None)",
     v1.ComputeHordeJob.logs: "(self, *, follow=False)",
     v1.ComputeHordeJob.cancel: "(self)",
+    v1.ComputeHordeJob.explain: "(self)",
     v1.ComputeHordeJob.refresh_from_facilitator: "(self)",
     v1.ComputeHordeJobSpec: "(executor_class, job_namespace, docker_image, download_time_limit_sec=60, "
     "execution_time_limit_sec=300, upload_time_limit_sec=60, args=<factory>, env=<factory>, artifacts_dir=None, "
     "input_volumes=None, output_volumes=None, streaming=False, streaming_start_time_limit_sec=5, "
-    "run_cross_validation=False, trusted_output_volumes=None, cross_validation=None)",
+    "run_cross_validation=False, trusted_output_volumes=None, cross_validation=None, *, "
+    "queue_time_limit_sec=None, attempts=None, retry_backoff_sec=None, priority=0)",
     v1.ComputeHordeJobResult: "(stdout='', stderr='', artifacts=<factory>, upload_results=<factory>, "
     "exit_code=None, timed_out=False, notices=<factory>, image_digest=None, output_hashes=None)",
     v1.ComputeHordeJobResult.add_upload_result: "(self, path, result)",
@@ -122,7 +129,8 @@ SIGNATURES: dict[Any, str] = {
     v1.ComputeHordeJobStatus.is_in_progress: "(self)",
     v1.ComputeHordeJobStatus.is_streaming_ready: "(self)",
     v1.ComputeHordeJobStatus.is_successful: "(self)",
-    v1.ComputeHordeJobStatusEntry: "(created_at, status, metadata=None)",
+    v1.ComputeHordeJobStatusEntry: "(created_at, status, metadata=None, "
+    "attempt=None, miner_hotkey=None, error=None)",
     v1.HttpOutputVolumeResponse: "(headers=<factory>, body='')",
     v1.HTTPInputVolume: "(url, sha256=None)",
     v1.HuggingfaceInputVolume: "(repo_id, repo_type=None, revision=None, allow_patterns=None)",
@@ -133,13 +141,21 @@ SIGNATURES: dict[Any, str] = {
     v1.InlineInputVolume.from_path: "(path)",
     v1.InlineInputVolume.decoded: "(self)",
     v1.HTTPOutputVolume: "(http_method, url, form_fields=None, signed_headers=None)",
-    v1.LogLine: "(stream, text, gap=False)",
+    v1.LogLine: "(stream, text, gap=False, attempt=1)",
+    v1.QueuePlace: "(position=None, length=None, starts_in=None)",
+    v1.JobAttempt: "(number, miner_hotkey=None, outcome=None, error=None)",
+    v1.MinerTrial: "(miner_hotkey, answer, message, remedy='', tries=0, last_at=None)",
+    v1.Explanation: "(job_uuid, state, summary, reported_by, attempt=None, attempts=None, queue=None, "
+    "queue_time_left=None, miners=(), remedies=())",
     v1.MappedJob: "(index, spec, job, error)",
     v1.s3_input_volume: "(bucket, key, *, expires_s=3600, sha256=None, client=None)",
     v1.s3_output_volume: "(bucket, key, *, expires_s=3600, client=None)",
 }
 
 JOB_ATTRIBUTES = [
+    "attempt",
+    "attempts",
+    "attempts_made",
     "created_at",
     "cross_validation",
     "docker_image",
@@ -148,6 +164,7 @@ JOB_ATTRIBUTES = [
     "job_namespace",
     "job_queue",
     "on_trusted_miner",
+    "queue",
     "result",
     "status",
     "status_history",
@@ -213,8 +230,8 @@ def test_names_of_executor_classes_and_statuses() -> None:
         "always_on__cpu__8c__16gb": "always_on.cpu.8c.16gb",
         "always_on__cpu_8c_16gb": "always_on.cpu.8c.16gb",
     }
-    words = "sent received accepted executor_ready volumes_ready streaming_ready execution_done completed rejected"
-    expected = [*words.split(), "failed", "horde_failed", "cancelled", "unknown"]
+    words = "sent received queued accepted executor_ready volumes_ready streaming_ready execution_done completed"
+    expected = [*words.split(), "rejected", "failed", "horde_failed", "cancelled", "unknown"]
     assert [one.value for one in v1.ComputeHordeJobStatus] == expected
 
 

@@ -38,6 +38,7 @@ METHODS: dict[str, Callable[[Session], Awaitable[object]]] = {
     "look": lambda horde: horde.look(UUID),
     "list_jobs": lambda horde: horde.list_jobs(JobQuery()),
     "cancel": lambda horde: horde.cancel(UUID),
+    "explain": lambda horde: horde.explain(UUID),
     "report_cheat": lambda horde: horde.report_cheat(UUID, OTHER, None),
     "iterate": _iterate,
     "output": _output,

@@ -26,6 +26,7 @@ from compute_horde_sdk.v1.sync import (
     ComputeHordeNotFoundError,
     ComputeHordeUnsupportedError,
     ComputeHordeValidationError,
+    QueuePlace,
 )
 
 FAST: dict[str, Any] = {"poll_first_s": 0.001, "poll_cap_s": 0.004}
@@ -288,6 +289,26 @@ def test_cancelling(client: ComputeHordeClient, fake: FakeFacilitator) -> None:
     job = submit(client)
     job.cancel()
     assert [request.url.path for request in fake.requests if request.url.path.endswith("/cancel/")]
+
+
+def test_waiting_and_explaining(client: ComputeHordeClient, fake: FakeFacilitator) -> None:
+    job = submit(client)
+    gone = {
+        "horde_failure_details": {"reported_by": "miner", "reason": "executor_disconnected", "message": "gone"}
+    }
+    do(client, lambda: fake.retry(job.uuid, gone, 2))
+    job.refresh_from_facilitator()
+    places: list[QueuePlace] = []
+
+    def placed(moved: ComputeHordeJob, place: QueuePlace) -> None:
+        assert moved is job
+        places.append(place)
+        fake.advance(job.uuid, "failed")
+
+    job.wait(queue_callback=placed)
+    assert (places, job.queue, job.attempt) == ([QueuePlace(1, 1, 1.0)], None, 2)
+    assert [one.outcome for one in job.attempts_made] == ["horde_failed", "failed"]
+    assert str(job.explain()) == "The job is failed."
 
 
 def test_twins_are_kept_as_long_as_they_are_used(client: ComputeHordeClient) -> None:

@@ -17,9 +17,12 @@ from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.validator_miner import V0DeclineJobRequest, V0JobFailedRequest, V0JobFinishedRequest
 from compute_horde.storage.database import Database
+from compute_horde.storage.leases import Owners
 from compute_horde.storage.migrate import migrate, unmigrate
 from compute_horde.validator import outcomes
-from compute_horde.validator.outbox import KEPT_CHARACTERS, without_bulk
+from compute_horde.validator.leasing import Leases
+from compute_horde.validator.rows import Change, StaleJob
+from compute_horde.validator.shrinking import KEPT_CHARACTERS, without_bulk
 from compute_horde.validator.store import Store
 from compute_horde.validator.testing.scripted import job_request
 
@@ -140,20 +143,27 @@ async def test_rows_of_the_release_before_are_read_and_can_be_cancelled(tmp_path
                 row,
             )
         await migrate(database, "validator")
-        store = Store(database)
-        (job,) = await store.unfinished()
+        owners = Owners(database)
+        await owners.start()
+        leases = Leases(database, owners, 15)
+        store = Store(database, leases.token, leases.lease_s)
+        (job,) = (await leases.take_over()).jobs  # nobody held it
         assert not job.cancel_requested
+        assert (job.attempt, job.queued_at, job.queue_left_s, job.last_failure) == (1, None, None, None)
         assert await store.request_cancel(JOB)
         assert await store.request_cancel(JOB)
         (job,) = await store.unfinished()
         assert job.cancel_requested
         assert not await store.request_cancel("unknown")
-        await store.advance(JOB, JobState.RECEIVED, JobState.CANCELLED, "{}")
+        await store.apply(job, Change({"state": JobState.CANCELLED}, "{}"))
+        with pytest.raises(StaleJob):
+            await store.apply(job, Change({"state": JobState.CANCELLED}, "{}"))
         assert not await store.request_cancel(JOB)
         await unmigrate(database, "validator", "0001")
         await migrate(database, "validator")
         kept = await store.job(JOB)
         assert kept is not None
         assert kept.state is JobState.CANCELLED
+        await owners.close()
     finally:
         await database.close()

@@ -22,8 +22,8 @@ from compute_horde.validator import outcomes, requests, routing, stages
 from compute_horde.validator.intake import Gate, replay_key
 from compute_horde.validator.receipts import ReceiptBook
 from compute_horde.validator.reputation import Reputation
+from compute_horde.validator.rows import Incident
 from compute_horde.validator.settings import ValidatorSettings
-from compute_horde.validator.store import Incident
 from compute_horde.validator.testing.scripted import UNSIGNED, job_request
 
 ALICE, BOB = throwaway_hotkey("//Alice"), throwaway_hotkey("//Bob")

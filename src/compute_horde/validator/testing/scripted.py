@@ -15,10 +15,13 @@ from compute_horde.protocol.facilitator_validator import (
     VALIDATOR_TO_FACILITATOR,
     Response,
     V0AuthenticationRequest,
+    V0ExplainJobResponse,
     V0Heartbeat,
     V0JobStatusUpdate,
+    V0QueueUpdate,
     V2JobRequest,
 )
+from compute_horde.protocol.scheduling import QueuedJob
 from compute_horde.protocol.signing import Signature, SignatureScope, Signer, sign_payload
 from compute_horde.protocol.validator_miner import VALIDATOR_TO_MINER, V0ExecutorManifestRequest
 from compute_horde.transport.channel import Channel, ChannelClosed
@@ -59,6 +62,8 @@ class ScriptedFacilitator:
         self.authentications: list[V0AuthenticationRequest] = []
         self.statuses: list[V0JobStatusUpdate] = []
         self.logs: list[V0JobLogsResponse] = []
+        self.places: list[QueuedJob] = []
+        self.explanations: list[V0ExplainJobResponse] = []
         self.extensions: Iterable[Extension] = LINK_EXTENSIONS
         self.heartbeats = 0
         self.silent = False
@@ -134,6 +139,14 @@ class ScriptedFacilitator:
                 self.logs.append(message)
                 await self._wake()
                 return
+            case V0QueueUpdate():
+                self.places += message.jobs
+                await self._wake()
+                return
+            case V0ExplainJobResponse():
+                self.explanations.append(message)
+                await self._wake()
+                return
             case V0JobStatusUpdate():
                 self.statuses.append(message)
                 await self._wake()
@@ -165,7 +178,8 @@ class MinerConnection:
             raise AssertionError(f"expected {kind.__name__}, got {message!r}")
         return message
 
-    async def manifest(self, count: int = 1) -> None:
+    async def manifest(self, count: int = 10) -> None:
+        """``count`` executors; unless a script pushes how many are free, the validator does the subtraction."""
         await self.send(V0ExecutorManifestRequest(manifest={ExecutorClass.always_on__test: count}))
 
 

@@ -74,6 +74,10 @@ def _of_fields(
     streaming_start_time_limit_sec: int = STREAMING_START_LIMIT_S,
     on_trusted_miner: bool = False,
     cross_validation: "CrossValidation | None" = None,
+    queue_time_limit_sec: int | None = None,
+    attempts: int | None = None,
+    retry_backoff_sec: float | None = None,
+    priority: int = 0,
 ) -> tuple[ComputeHordeJobSpec, bool]:
     spec = ComputeHordeJobSpec(
         executor_class=executor_class,
@@ -92,6 +96,10 @@ def _of_fields(
         run_cross_validation=run_cross_validation,
         trusted_output_volumes=trusted_output_volumes,
         cross_validation=cross_validation,
+        queue_time_limit_sec=queue_time_limit_sec,
+        attempts=attempts,
+        retry_backoff_sec=retry_backoff_sec,
+        priority=priority,
     )
     return spec, on_trusted_miner
 

@@ -34,6 +34,14 @@ class ComputeHordeJobSpec:
     * ``run_cross_validation``: repeat the job on the trusted miner and compare
     * ``trusted_output_volumes``: the repetition's uploads; none when omitted
     * ``cross_validation``: how often and how it is compared; the client's when None
+    * ``queue_time_limit_sec``: whole seconds that it may wait for an executor in all, up to a week; 0 ends it at
+      once where none is free
+    * ``attempts``: how often the horde tries it in all while it fails through no doing of its user, 1 to 10
+    * ``retry_backoff_sec``: seconds before the second attempt, up to 3600; they double with each further one
+    * ``priority``: -100 to 100; jobs with a higher one are taken first
+
+    The last four are left to the validator where they are not set. The existing network ends a job at once where
+    nothing is free, and tries it once; asking it for more raises ComputeHordeUnsupportedError.
 
     Checked when the job is created.
     """
@@ -54,6 +62,10 @@ class ComputeHordeJobSpec:
     run_cross_validation: bool = False
     trusted_output_volumes: Mapping[str, OutputVolume] | None = None
     cross_validation: "CrossValidation | None" = None
+    queue_time_limit_sec: int | None = field(default=None, kw_only=True)
+    attempts: int | None = field(default=None, kw_only=True)
+    retry_backoff_sec: float | None = field(default=None, kw_only=True)
+    priority: int = field(default=0, kw_only=True)
 
     def __repr__(self) -> str:
         """Without the values of ``env``, which may be secrets."""

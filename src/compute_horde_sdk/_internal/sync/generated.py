@@ -13,11 +13,14 @@ from compute_horde_sdk._internal.client import ComputeHordeClient as AsyncClient
 from compute_horde_sdk._internal.crossvalidation.plan import CrossValidation
 from compute_horde_sdk._internal.crossvalidation.verdict import CrossValidationReport
 from compute_horde_sdk._internal.exceptions import ComputeHordeError, ComputeHordeJobError
+from compute_horde_sdk._internal.explanation import Explanation
 from compute_horde_sdk._internal.lines import LogLine
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
+    JobAttempt,
+    QueuePlace,
 )
 from compute_horde_sdk._internal.specs.arguments import shown_as_last_overload
 from compute_horde_sdk._internal.specs.job import (
@@ -84,12 +87,16 @@ class ComputeHordeJob(SyncJob):
         self,
         timeout: float | None = None,
         status_callback: Callable[[ComputeHordeJob, ComputeHordeJobStatusEntry], object] | None = None,
+        *,
+        queue_callback: Callable[[ComputeHordeJob, QueuePlace], object] | None = None,
     ) -> None:
         """Return when the job has ended, in whatever way. Changes are pushed, or polled where they cannot be.
 
         :param timeout: seconds; None waits as long as it takes.
         :param status_callback: called with the job and a status entry, first for every entry already there, then
             once for each new one. Its exceptions end the waiting and leave here.
+        :param queue_callback: called with the job and its place while it waits for an executor, first for the one
+            that is known, then for each new one; otherwise as the other.
         :raises ComputeHordeJobTimeoutError: time is up; the job goes on.
         :raises ComputeHordeError: the facilitator cannot be reached for long, or refuses.
 
@@ -102,6 +109,9 @@ class ComputeHordeJob(SyncJob):
                 None
                 if status_callback is None
                 else lambda given_0, given_1: status_callback(self._wrap(given_0), given_1),
+                queue_callback=None
+                if queue_callback is None
+                else lambda given_0, given_1: queue_callback(self._wrap(given_0), given_1),
             )
         )
 
@@ -137,12 +147,23 @@ class ComputeHordeJob(SyncJob):
         or with ``follow`` everything, as it comes, until the job has ended, completed from its result. Where the
         horde cannot tell while the job runs, ``follow`` waits for its end.
 
+        Where an attempt failed and another one was made, ``follow`` yields the lines of both, and ``line.attempt``
+        tells them apart. The result has those of the last.
+
         A line ends with LF, CRLF or a CR alone, as progress bars write it. One longer than 64 Ki characters comes
         in parts. Output that was too much to keep is a line with ``gap``.
 
         :raises ComputeHordeError: refused, or out of reach.
         """
         return self._iterate(self._job.logs(follow=follow), lambda one: one)
+
+    def explain(self) -> Explanation:
+        """Why the job has not started, or where it stands: in words, miner by miner, with what would make it run.
+
+        :raises ComputeHordeUnsupportedError: the facilitator cannot explain.
+        :raises ComputeHordeError: refused, or out of reach.
+        """
+        return self._portal.call(self._job.explain())
 
     def cancel(self) -> None:
         """Ask the horde to stop the job; :meth:`wait` then waits for it to be ``cancelled``.
@@ -192,6 +213,28 @@ class ComputeHordeJob(SyncJob):
     def on_trusted_miner(self) -> bool:
         """Whether it runs on the validator's own miner."""
         return self._job.on_trusted_miner
+
+    @property
+    def queue(self) -> QueuePlace | None:
+        """Where it stands while its status is ``queued``, as :meth:`wait` or :meth:`refresh_from_facilitator` last
+        heard; None in every other status.
+        """
+        return self._job.queue
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that is under way, is made next, or was made last; from 1."""
+        return self._job.attempt
+
+    @property
+    def attempts(self) -> int | None:
+        """How many attempts the horde makes at most; None as long as it does not tell."""
+        return self._job.attempts
+
+    @property
+    def attempts_made(self) -> list[JobAttempt]:
+        """The attempts so far, the one under way included: by whom, how each ended, and why it failed."""
+        return self._job.attempts_made
 
     @property
     def cross_validation(self) -> CrossValidationReport | None:
@@ -321,6 +364,10 @@ class ComputeHordeClient(SyncClient):
         streaming_start_time_limit_sec: int = STREAMING_START_LIMIT_S,
         on_trusted_miner: bool = False,
         cross_validation: CrossValidation | None = None,
+        queue_time_limit_sec: int | None = None,
+        attempts: int | None = None,
+        retry_backoff_sec: float | None = None,
+        priority: int = 0,
     ) -> ComputeHordeJob: ...
 
     @shown_as_last_overload
@@ -332,7 +379,8 @@ class ComputeHordeClient(SyncClient):
         validator's own miner.
 
         :raises ComputeHordeValidationError: an argument is wrong; ``field`` names it.
-        :raises ComputeHordeUnsupportedError: a streaming job, without the extra ``streaming``.
+        :raises ComputeHordeUnsupportedError: a streaming job, without the extra ``streaming``; a job that asks for
+            waiting or attempts, of a facilitator of the existing network.
         :raises ComputeHordeValidatorNotConnectedError: the validator is not there.
         :raises ComputeHordeError: refused, or out of reach.
         """
@@ -346,14 +394,17 @@ class ComputeHordeClient(SyncClient):
         timeout: float | None = None,
         max_attempts: int = 3,
     ) -> ComputeHordeJob:
-        """Create a job and wait for its end; again, as a new job, while it fails through no doing of its user.
+        """Create a job and wait for its end; again, as a new job, where sending it again can help.
 
-        Returns the job that completed, was cancelled or failed for good: through its own doing, where
-        ``job.error.fault`` is ``user``, or as the last one allowed. Local files are read once.
+        That is where ``job.error.retryable``, and ``job.error.fault`` is not ``user``: the horde's own rule for
+        another attempt. Returns the job that completed, was cancelled or failed for good, or the last one allowed.
+        Local files are read once.
 
         :param job_attempt_callback: called with each new job.
         :param timeout: seconds for everything together; None takes as long as it takes.
-        :param max_attempts: jobs to create at most; 0 or less is no limit.
+        :param max_attempts: no further job is created after so many attempts, counting those that the horde made
+            at each job; so it is the most jobs, too. 0 or less is no limit. ``job_spec.attempts`` is how many the
+            horde makes at one job.
         :raises ComputeHordeJobTimeoutError: time is up; the job that ran then goes on.
         :raises ComputeHordeError: a job could not be created, or not be followed; as in :meth:`create_job`.
 

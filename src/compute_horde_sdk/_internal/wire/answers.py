@@ -38,6 +38,8 @@ ARGUMENT_NAMES: Mapping[str, str] = MappingProxyType(
         "volumes": "input_volumes",
         "uploads": "output_volumes",
         "tag": "job_queue",
+        "queue_time_limit": "queue_time_limit_sec",
+        "retry_backoff": "retry_backoff_sec",
     }
 )
 """Names on the wire to names of ``create_job``, where they differ."""

@@ -9,12 +9,12 @@ import httpx
 from pydantic import ValidationError
 
 from compute_horde.protocol.extensions import Extension
-from compute_horde.protocol.sdk_facilitator import JobEvent
+from compute_horde.protocol.sdk_facilitator import JobEvent, JobQueueEvent
 from compute_horde_sdk._internal.exceptions import ComputeHordeError
-from compute_horde_sdk._internal.port import StatusChange
+from compute_horde_sdk._internal.port import Change
 from compute_horde_sdk._internal.wire.answers import client_closed, retry_after_s
 from compute_horde_sdk._internal.wire.http import FAILED, Facilitator
-from compute_horde_sdk._internal.wire.reading import change_of
+from compute_horde_sdk._internal.wire.reading import change_of, place_change_of
 from compute_horde_sdk._internal.wire.sse import (
     EventTooLarge,
     ServerSentEvent,
@@ -36,12 +36,12 @@ class Subscription:
 
     def __init__(self, reopen: Callable[[], object]) -> None:
         self._reopen = reopen
-        self._events: deque[StatusChange] | None = None
+        self._events: deque[Change] | None = None
         self._stale = False
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def push(self, event: StatusChange) -> None:
+    def push(self, event: Change) -> None:
         if self._events is None:
             self._events = deque()
         self._events.append(event)
@@ -69,7 +69,7 @@ class Subscription:
         self._reopen()
         self._stale = False
 
-    async def next(self, within_s: float) -> StatusChange | None:
+    async def next(self, within_s: float) -> Change | None:
         """The next event; None when the job has to be looked at, at the latest after ``within_s``.
 
         :raises ComputeHordeConnectionError: the client was closed.
@@ -217,8 +217,21 @@ class EventHub:
         settled.set()
 
     def _deliver(self, event: ServerSentEvent, last_id: str) -> None:
-        if event.event != "status":
+        match event.event:
+            case "status":
+                self._deliver_status(event, last_id)
+            case "queue":
+                self._deliver_place(event)
+
+    def _deliver_place(self, event: ServerSentEvent) -> None:
+        try:
+            change = place_change_of(JobQueueEvent.model_validate_json(event.data))
+        except ValidationError:  # the next one, or the next look, tells
             return
+        for subscription in self._subscriptions.get(change.job_uuid, ()):
+            subscription.push(change)
+
+    def _deliver_status(self, event: ServerSentEvent, last_id: str) -> None:
         try:
             change = change_of(JobEvent.model_validate_json(event.data))
         except ValidationError:

@@ -112,17 +112,22 @@ _KINDS: Mapping[ComputeHordeJobStatus, type[ComputeHordeJobError]] = MappingProx
 
 
 def error_of_entry(entry: ComputeHordeJobStatusEntry) -> ComputeHordeJobError | None:
-    """Why the job ended with this entry, or None when it did not fail."""
-    if not entry.status.is_failed():
-        return None
-    metadata = entry.metadata or StatusMetadata()
+    """Why the job ended with this entry, or the attempt before it did; None when neither failed."""
+    told = error_of(entry.metadata or StatusMetadata())
+    if entry.status is ComputeHordeJobStatus.QUEUED:
+        return told
+    return (told or bare_error(entry.status)) if entry.status.is_failed() else None
+
+
+def error_of(metadata: StatusMetadata) -> ComputeHordeJobError | None:
+    """The failure that came with a status; None where none did."""
     if details := metadata.horde_failure_details:
         return _of_horde(details)
     if failure := metadata.job_failure_details:
         return _of_job(failure)
     if rejection := metadata.job_rejection_details:
         return _of_rejection(rejection)
-    return bare_error(entry.status)
+    return None
 
 
 def bare_error(status: ComputeHordeJobStatus) -> ComputeHordeJobError:

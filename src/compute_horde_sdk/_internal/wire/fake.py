@@ -1,7 +1,7 @@
 """A facilitator without sockets, for tests of the client and of programs that use it.
 
-It checks logins and signatures like the real one, and does what a test tells it to: ``advance`` a job, ``print``
-in its name, ``drop`` the streams, answer the next requests with prepared faults.
+It checks logins and signatures like the real one, and does what a test tells it to: ``advance`` a job, ``place``
+and ``retry`` it, ``print`` in its name, ``drop`` the streams, answer the next requests with prepared faults.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ import httpx
 
 from compute_horde.protocol.details import StatusMetadata
 from compute_horde.protocol.enums import JobStatus
+from compute_horde.protocol.explanation import Explanation
 from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announcement
-from compute_horde.protocol.sdk_facilitator import Job, JobEvent, StatusEntry
+from compute_horde.protocol.scheduling import QueuePlace
+from compute_horde.protocol.sdk_facilitator import Job, JobEvent, JobQueueEvent, StatusEntry
 from compute_horde.protocol.signing import sign_bytes
 from compute_horde_sdk._internal.client import ComputeHordeClient
 from compute_horde_sdk._internal.wire.fake_jobs import ENDED, START, FakeJobs, Refused
@@ -47,6 +49,7 @@ class FakeFacilitator:
     * ``faults``: what the next requests to a path get instead
     * ``lost``: what is raised in place of the next answers to a path, once the request was carried out
     * ``reports``: the bodies of the cheat reports
+    * ``explanations``: by job; a job without one gets a plain one
     """
 
     pushes: bool = True
@@ -60,6 +63,7 @@ class FakeFacilitator:
     on_stream: Callable[[str], None] = lambda last_id: None
     hotkey: FakeHotkey = field(default_factory=FakeHotkey)
     reports: list[dict[str, Any]] = field(default_factory=list)
+    explanations: dict[str, Explanation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.pushes:
@@ -115,7 +119,12 @@ class FakeFacilitator:
             created_at=START + dt.timedelta(seconds=len(job.status_history)),
         )
         self._jobs.replace(
-            job_uuid, status_history=[*job.status_history, entry], status=status, last_update=entry.created_at
+            job_uuid,
+            status_history=[*job.status_history, entry],
+            status=status,
+            last_update=entry.created_at,
+            queue=entry.metadata.queue,
+            attempt=entry.metadata.attempt.number if entry.metadata.attempt else job.attempt,
         )
         self._jobs.replace(job_uuid, **changes)
         self._history.append(JobEvent(job_uuid=job_uuid, entry=entry))
@@ -123,6 +132,19 @@ class FakeFacilitator:
             stream.put_nowait(self._frame(len(self._history)))
         if status in ENDED:
             self.output_of(job_uuid).end()
+
+    def place(self, job_uuid: str, **place: Any) -> None:
+        """Give a waiting job a new place, and push it."""
+        event = JobQueueEvent(job_uuid=job_uuid, queue=QueuePlace.model_validate(place))
+        self._jobs.replace(job_uuid, queue=event.queue)
+        self.push_bytes(f"event: queue\ndata: {event.model_dump_json()}\n\n".encode())
+
+    def retry(self, job_uuid: str, failure: dict[str, Any], number: int, of: int = 3) -> None:
+        """The job waits for attempt ``number``, after ``failure``: the metadata of the attempt before. Its output
+        begins anew."""
+        queue = {"position": 1, "length": 1, "starts_in_s": 1.0, "time_limit_s": 60.0}
+        self._outputs[job_uuid] = FakeOutput()
+        self.advance(job_uuid, "queued", {**failure, "attempt": {"number": number, "of": of}, "queue": queue})
 
     def print(self, job_uuid: str, stream: str, text: str) -> None:
         """The job prints ``text`` to ``stdout`` or ``stderr``."""
@@ -194,6 +216,10 @@ class FakeFacilitator:
                 return _json(200, self._jobs.page(request.url.params, url).model_dump(mode="json"))
             case ("GET", ["api", "v1", "jobs", job_uuid]) if job_uuid in self.jobs:
                 return _json(200, self.jobs[job_uuid].model_dump(mode="json"))
+            case ("GET", ["api", "v1", "jobs", job_uuid, "explanation"]) if self._offers(
+                job_uuid, Extension.EXPLAIN
+            ):
+                return _json(200, self._explanation(job_uuid).model_dump(mode="json"))
             case ("POST", ["api", "v1", "jobs", job_uuid, "cancel"]) if self._offers(job_uuid, Extension.CANCEL):
                 if self.jobs[job_uuid].status not in ENDED:
                     self._jobs.replace(job_uuid, cancel_requested=True)
@@ -207,6 +233,13 @@ class FakeFacilitator:
             case ("POST", ["api", "v1", "cheated-job"]):
                 return self._report(json.loads(request.content))
         return _json(404, {"detail": "No Job matches the given query."})
+
+    def _explanation(self, job_uuid: str) -> Explanation:
+        state = self.jobs[job_uuid].status
+        plain = Explanation(
+            job_uuid=job_uuid, state=state, summary=f"The job is {state}.", reported_by="facilitator"
+        )
+        return self.explanations.get(job_uuid, plain)
 
     def _offers(self, job_uuid: str, extension: Extension) -> bool:
         return extension in self.extensions and job_uuid in self.jobs

@@ -13,6 +13,7 @@ from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension
 from compute_horde.protocol.sdk_facilitator import Job, JobPage
 from compute_horde.protocol.signing import Signature as WireSignature
 from compute_horde.protocol.signing import SignatureScope, SignedFields, digest
+from compute_horde_sdk._internal.wire.wishes import WISHES
 
 START = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 ENDED = frozenset({"completed", "rejected", "failed", "horde_failed", "cancelled"})
@@ -51,6 +52,8 @@ class FakeJobs:
         if Extension.CROSS_VALIDATION not in self.extensions:
             body.pop("cross_validates", None)
             body.pop("run_cross_validation", None)
+        if Extension.QUEUE not in self.extensions:
+            body = {name: value for name, value in body.items() if name not in WISHES}
         job = self._stored(body)
         self.by_signature[signature.raw] = job.uuid
         return job, True

@@ -3,21 +3,24 @@
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from compute_horde.protocol.compat.cancelled import without_disguise
 from compute_horde.protocol.details import FailureDetails, MinerResponse, StatusMetadata
 from compute_horde.protocol.enums import FailureReason, Stage
-from compute_horde.protocol.sdk_facilitator import Job, JobEvent, JobPage, StatusEntry
+from compute_horde.protocol.scheduling import QueuePlace as WirePlace
+from compute_horde.protocol.sdk_facilitator import Job, JobEvent, JobPage, JobQueueEvent, StatusEntry
 from compute_horde.protocol.uploads import UploadResponse
 from compute_horde_sdk._internal.models import (
     ComputeHordeJobResult,
     ComputeHordeJobStatus,
     ComputeHordeJobStatusEntry,
     HttpOutputVolumeResponse,
+    QueuePlace,
 )
-from compute_horde_sdk._internal.port import JobList, JobSnapshot, StatusChange, StreamingServer
+from compute_horde_sdk._internal.port import JobList, JobSnapshot, PlaceChange, StatusChange, StreamingServer
 from compute_horde_sdk._internal.wire.failures import bare_error, error_of_entry
 from compute_horde_sdk._internal.wire.request import OUTPUT_PREFIX
 
@@ -52,7 +55,7 @@ def snapshot_of(job: Job) -> JobSnapshot:
         history=history,
         created_at=job.created_at,
         result=result_of(job, history),
-        error=((error_of_entry(end) if end else None) or bare_error(status)) if status.is_failed() else None,
+        error=((end.error if end else None) or bare_error(status)) if status.is_failed() else None,
         executor_class=job.executor_class,
         docker_image=job.docker_image,
         job_namespace=job.job_namespace,
@@ -65,8 +68,22 @@ def snapshot_of(job: Job) -> JobSnapshot:
         trusted_job_uuid=job.trusted_job_uuid,
         cross_validates=job.cross_validates,
         cancel_requested=job.cancel_requested,
+        place=_place_in(job),
+        attempt=job.attempt,
+        attempts=_attempts_in(job),
         order=job.model_dump(mode="json", include=ORDER_FIELDS),
     )
+
+
+def _place_in(job: Job) -> QueuePlace | None:
+    """The newest that is known; what came with the status, where the job object does not tell."""
+    told = job.queue or (job.status_history[-1].metadata.queue if job.status_history else None)
+    return place_of(told) if told else None
+
+
+def _attempts_in(job: Job) -> int | None:
+    told = (entry.metadata.attempt for entry in reversed(job.status_history))
+    return next((attempt.of for attempt in told if attempt), job.attempts)
 
 
 def list_of(page: JobPage) -> JobList:
@@ -76,17 +93,37 @@ def list_of(page: JobPage) -> JobList:
 
 def change_of(event: JobEvent) -> StatusChange:
     """A pushed event."""
-    entry = read_entry(event.entry)
+    entry, metadata = read_entry(event.entry), event.entry.metadata
+    of = metadata.attempt.of if metadata.attempt else None
     if entry.status.is_in_progress():
-        return StatusChange(event.job_uuid, entry, whole=True)
+        place = place_of(metadata.queue) if metadata.queue else None
+        return StatusChange(event.job_uuid, entry, whole=True, place=place, attempts=of)
     result = result_of_event(entry)
-    return StatusChange(event.job_uuid, entry, result is not None, result, error_of_entry(entry))
+    return StatusChange(event.job_uuid, entry, result is not None, result, entry.error, attempts=of)
+
+
+def place_change_of(event: JobQueueEvent) -> PlaceChange:
+    """A pushed place."""
+    return PlaceChange(event.job_uuid, place_of(event.queue))
+
+
+def place_of(place: WirePlace) -> QueuePlace:
+    """The public form of a place."""
+    return QueuePlace(place.position, place.length, place.starts_in_s)
 
 
 def read_entry(entry: StatusEntry) -> ComputeHordeJobStatusEntry:
     """The public form of one history entry."""
     status = ComputeHordeJobStatus(without_disguise(entry.status, entry.metadata).value)
-    return ComputeHordeJobStatusEntry(entry.created_at, status, entry.metadata)
+    attempt = entry.metadata.attempt
+    made = ComputeHordeJobStatusEntry(
+        entry.created_at,
+        status,
+        entry.metadata,
+        attempt=attempt.number if attempt else None,
+        miner_hotkey=attempt.miner_hotkey if attempt else None,
+    )
+    return replace(made, error=error_of_entry(made))
 
 
 def final_entry(history: Entries) -> ComputeHordeJobStatusEntry | None:

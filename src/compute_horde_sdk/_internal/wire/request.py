@@ -21,6 +21,7 @@ from compute_horde_sdk._internal.specs.volumes import (
 )
 from compute_horde_sdk._internal.wire.answers import ARGUMENT_NAMES
 from compute_horde_sdk._internal.wire.volumes import input_to_wire, output_to_wire
+from compute_horde_sdk._internal.wire.wishes import wishes
 
 VOLUME_PREFIX = "/volume/"
 OUTPUT_PREFIX = "/output/"
@@ -64,6 +65,7 @@ def job_body(order: Order) -> dict[str, Any]:
         "volumes": _inputs(spec.input_volumes),
         "uploads": _outputs(spec.output_volumes, "output_volumes"),
         **_extras(order),
+        **wishes(spec),
     }
     _check_against_protocol(body)
     return body

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from compute_horde.protocol.explanation import Explanation as WireExplanation
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.sdk_facilitator import CheatReport, Job, JobPage
 from compute_horde.protocol.signing import SignatureScope, SignedFields, Signer, canonical_text, sign_payload
@@ -14,10 +15,12 @@ from compute_horde_sdk._internal.exceptions import (
     ComputeHordeUnsupportedError,
     ComputeHordeValidationError,
 )
+from compute_horde_sdk._internal.explanation import Explanation
 from compute_horde_sdk._internal.port import JobList, JobQuery, JobSnapshot, News, Order, OutputPiece
 from compute_horde_sdk._internal.specs.volumes import OutputVolume
 from compute_horde_sdk._internal.wire.creating import Creator
 from compute_horde_sdk._internal.wire.events import EventHub
+from compute_horde_sdk._internal.wire.explaining import explanation_of
 from compute_horde_sdk._internal.wire.http import Facilitator, Request
 from compute_horde_sdk._internal.wire.listing import LIST_PATH, iterate, list_request
 from compute_horde_sdk._internal.wire.login import signing_errors
@@ -27,6 +30,7 @@ from compute_horde_sdk._internal.wire.reading import list_of, snapshot_of
 from compute_horde_sdk._internal.wire.repetition import repetition_body
 from compute_horde_sdk._internal.wire.reporting import send_report
 from compute_horde_sdk._internal.wire.request import encode_body, job_body
+from compute_horde_sdk._internal.wire.wishes import WISHES, without_wishes
 from compute_horde_sdk._internal.wiring import Wiring
 
 
@@ -51,7 +55,10 @@ class Session:
         await self._facilitator.authenticate()
 
     async def create(self, order: Order) -> JobSnapshot:
-        return await self._create(job_body(order))
+        body = job_body(order)
+        if WISHES.intersection(body) and Extension.QUEUE not in await self.extensions():
+            body = without_wishes(body, order.spec)
+        return await self._create(body)
 
     async def repeat_on_trusted_miner(
         self, job: JobSnapshot, queue: str, uploads: Mapping[str, OutputVolume] | None
@@ -82,6 +89,16 @@ class Session:
             )
         return await self._about(job_uuid, Request("POST", f"/api/v1/jobs/{job_uuid}/cancel/"))
 
+    async def explain(self, job_uuid: str) -> Explanation:
+        if Extension.EXPLAIN not in await self.extensions():
+            raise ComputeHordeUnsupportedError(
+                "the facilitator cannot explain jobs", hint="Look at the job's status_history and error."
+            )
+        request = Request("GET", f"/api/v1/jobs/{job_uuid}/explanation/")
+        wire = await self._facilitator.call(WireExplanation, request)
+        _check_about(job_uuid, wire.job_uuid)
+        return explanation_of(wire)
+
     async def report_cheat(self, job_uuid: str, trusted_job_uuid: str, details: JsonValue) -> str:
         report = CheatReport(job_uuid=job_uuid, trusted_job_uuid=trusted_job_uuid)
         body = {**report.model_dump(mode="json"), "details": details}
@@ -107,10 +124,7 @@ class Session:
     async def _about(self, job_uuid: str, request: Request) -> JobSnapshot:
         """The job that the request is about, and no other."""
         wire = await self._facilitator.call(Job, request)
-        if wire.uuid.lower() != job_uuid.lower():
-            raise ComputeHordeResponseError(
-                f"the facilitator answered with job {wire.uuid[:100]!r}, not {job_uuid}", code="malformed_response"
-            )
+        _check_about(job_uuid, wire.uuid)
         return snapshot_of(wire)
 
     async def _fetch_many(self, job_uuids: list[str]) -> list[JobSnapshot]:
@@ -121,3 +135,10 @@ class Session:
     def _sign(self, payload: str, scope: SignatureScope) -> dict[str, str]:
         with signing_errors():
             return sign_payload(self._hotkey, payload, scope, self._wiring.now_ns()).to_headers()
+
+
+def _check_about(wanted: str, found: str) -> None:
+    if found.lower() != wanted.lower():
+        raise ComputeHordeResponseError(
+            f"the facilitator answered with job {found[:100]!r}, not {wanted}", code="malformed_response"
+        )
