@@ -16,7 +16,8 @@ WITH_ENGINE = DOCKER_HOST="$$(python3 scripts/engine_address.py)"
 
 PYTHON_DIRS := $(wildcard src tests benchmarks examples scripts)
 # Cheapest first, so that a plain mistake shows before the engine is busy.
-LEVELS := $(wildcard tests/unit tests/contract tests/typing tests/integration tests/acceptance)
+FAST := $(wildcard tests/unit tests/contract tests/typing)
+REAL := $(wildcard tests/integration tests/acceptance tests/chaos)
 FULLY_COVERED := --cov=src/compute_horde/protocol --cov=src/compute_horde/lifecycle --cov-branch \
 	--cov-report=term-missing:skip-covered --cov-fail-under=100
 
@@ -44,11 +45,12 @@ format: setup ## format the code, and mend what lint can mend by itself
 .PHONY: test
 test: setup ## every test; protocol and lifecycle must be covered to the last branch
 	@scripts/system.sh engine registry busybox postgres
-	$(WITH_ENGINE) $(RUN) pytest $(LEVELS) $(FULLY_COVERED)
+	$(WITH_ENGINE) $(RUN) pytest $(FAST) -n auto $(FULLY_COVERED)
+	$(WITH_ENGINE) $(RUN) pytest $(REAL)
 
 .PHONY: test-fast
 test-fast: setup ## unit and contract tests that need no container engine
-	$(RUN) pytest $(wildcard tests/unit tests/contract tests/typing) -m "not engine"
+	$(RUN) pytest $(FAST) -n auto -m "not engine"
 
 .PHONY: demo
 demo: setup ## a whole horde on this machine runs one job

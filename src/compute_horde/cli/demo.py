@@ -58,9 +58,7 @@ async def _demo() -> int:
     out.print(f"job image  {image}", highlight=False)
     with tempfile.TemporaryDirectory(prefix="horde-demo-") as folder, FileServer(_files()) as server:
         started = time.monotonic()
-        horde = Horde(
-            Path(folder), port=0, executors=machine_offer(1), executor_settings=settings, end_jobs=True
-        )
+        horde = Horde(Path(folder), port=0, executors=machine_offer(1), executor_settings=settings, end_jobs=True)
         async with horde:
             assert horde.announcement is not None  # noqa: S101 - set by start, for the type checker
             out.print(f"horde up   {horde.announcement.facilitator_url} in {time.monotonic() - started:.1f} s")

@@ -37,18 +37,16 @@ COMMANDS = MappingProxyType(
         ),
         "backup": Entry("backup", "Copy a horde's databases, keys and chain file while it runs."),
         "facilitator": Entry(
-            "services",
+            "facilitator",
             "Run the facilitator: the HTTP front door that takes signed jobs and keeps their history.",
         ),
         "validator": Entry(
-            "services",
+            "validator",
             "Run the validator: checks signatures, picks miners, drives jobs to their end, signs receipts.",
         ),
-        "miner": Entry(
-            "services", "Run the miner: offers executors by class, reserves one per job, keeps receipts."
-        ),
+        "miner": Entry("miner", "Run the miner: offers executors by class, reserves one per job, keeps receipts."),
         "executor": Entry(
-            "services",
+            "executor",
             "Run one job for a miner, then end. Miners start executors themselves; by hand it is for debugging.",
         ),
     }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.panel import Panel
 
-from compute_horde.cli.logs import configure_logs
+from compute_horde.cli.logs import LogFormatOption, configure_logs
 from compute_horde.cli.terminal import err, fail, out, run_loop, stop_event
 from compute_horde.executor.docker import DockerRuntime
 from compute_horde.executor.errors import JobFailure
@@ -40,13 +40,14 @@ def up(
         bool, typer.Option(help="Let jobs fetch from and upload to loopback and private addresses.")
     ] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the services do.")] = False,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Start a whole horde on 127.0.0.1: facilitator, validator, miner, trusted miner and executors.
 
     When it is ready, it shows how to submit a job. Ctrl-C stops it; started again on the same --dir, it goes on
     with what it had.
     """
-    configure_logs("info" if verbose else "warning")
+    configure_logs("info" if verbose else "warning", log_format)
     home = (directory or default_home()).expanduser().absolute()
     raise typer.Exit(run_loop(_up(home, port, executors, as_json, private_networks)))
 

@@ -16,6 +16,7 @@ from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.scheduling import AttemptDetails, Scheduling, attempt_uuid
 from compute_horde.validator.service import ValidatorService
+from compute_horde.validator.testing.crowded import CrowdedMiner
 from compute_horde.validator.testing.scripted import MinerConnection, Script, job_request, running
 from compute_horde.validator.testing.world import (
     JOB,
@@ -269,3 +270,30 @@ async def test_a_cancel_goes_to_the_attempt_under_way(world: World) -> None:
         update = await world.facilitator.wait_for(JOB, "failed")
         await settled(world)
     assert attempt_of(update) == AttemptDetails(number=2, of=3)
+
+
+async def test_the_next_attempt_waits_for_an_executor_too(world: World) -> None:
+    crowded = CrowdedMiner(0)
+    crowded.finish(SECOND)
+    validator = two(world, breaks, crowded.script)
+    async with running(validator):
+        await validator.connected.wait()
+        limits = {"download_time_limit": 30, "execution_time_limit": 30, "upload_time_limit": 30}
+        await world.facilitator.push(job_request(JOB, USER, **limits))
+        await crowded.until_asked(1)
+        async with asyncio.timeout(5):
+            while (job := await validator._store.job(JOB)) is None or job.queued_at is None:  # noqa: ASYNC110 - no news
+                await asyncio.sleep(0)
+        assert (job.attempt, job.miner) == (2, None)
+        await crowded.set_free(1)
+        await world.facilitator.wait_for(JOB, "completed")
+    assert world.facilitator.history(JOB) == [*WHOLE[:3], "queued", "accepted", "executor_ready", "completed"]
+    assert set(crowded.asked) == {SECOND}
+
+
+async def test_a_next_attempt_that_may_not_wait_ends_with_the_last_failure(world: World) -> None:
+    crowded = CrowdedMiner(0)
+    validator = two(world, breaks, crowded.script, queue_time_limit=0)
+    update = await run(world, validator, "horde_failed")
+    assert attempt_of(update) == AttemptDetails(number=2, of=3)
+    assert crowded.asked == [SECOND]

@@ -14,8 +14,8 @@ from compute_horde.protocol import validator_miner as vm
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
 from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension
 from compute_horde.protocol.facilitator_validator import CLAIMED_ELSEWHERE, HEADER_INSTANCE, Response
-from compute_horde.storage.errors import DatabaseFull
-from compute_horde.validator import facilitator_link
+from compute_horde.storage.errors import DatabaseFull, DatabaseUnavailable
+from compute_horde.validator import facilitator_link, quest
 from compute_horde.validator.service import ValidatorService
 from compute_horde.validator.testing.crashing import crash
 from compute_horde.validator.testing.crowded import CrowdedMiner
@@ -266,3 +266,52 @@ async def test_a_full_disk_delays_a_job_and_loses_nothing(world: World, monkeypa
             assert world.facilitator.history(JOB) == WHOLE[:3]
         await world.facilitator.wait_for(JOB, "completed")
     assert world.facilitator.history(JOB) == WHOLE
+
+
+async def test_a_miner_is_not_kept_for_long_for_a_job_that_is_not_confirmed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quest, "CLAIM_PATIENCE_SECONDS", 0.01)
+    world.miner(whole_job)
+    world.facilitator.silent = True
+    validator = world.validator()
+    async with running(validator):
+        await validator.connected.wait()
+        await world.facilitator.push(job_request(JOB, USER))
+        await world.facilitator.wait_for(JOB, "received")
+        async with asyncio.timeout(5):
+            while not world.miners[0].seen or not world.miners[0].idle.is_set():  # noqa: ASYNC110 - no news
+                await asyncio.sleep(0)
+        world.facilitator.silent = False
+        await world.facilitator.push(Response(status="success"))
+        await world.facilitator.wait_for(JOB, "completed")
+    assert len(world.miners[0].urls) == 2
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_made_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every transaction that writes is carried out, and says that it may not have been."""
+    world.miner(whole_job)
+    validator = world.validator()
+    begin, lose = validator._database.begin, True
+
+    @asynccontextmanager
+    async def unsure() -> AsyncIterator[Any]:
+        nonlocal lose
+        async with begin() as connection:
+            yield connection
+        lose = not lose
+        if not lose:
+            raise DatabaseUnavailable("the connection was lost during the commit")
+
+    async with running(validator):
+        await validator.connected.wait()
+        await turns()
+        monkeypatch.setattr(validator._database, "begin", unsure)
+        await world.facilitator.push(job_request(JOB, USER))
+        await world.facilitator.wait_for(JOB, "completed")
+        monkeypatch.undo()
+    assert list(dict.fromkeys(world.facilitator.history(JOB))) == WHOLE
+    assert world.facilitator.history(JOB).count("accepted") == 1
+    assert offered(world) == 1

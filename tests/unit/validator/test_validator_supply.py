@@ -154,10 +154,10 @@ def matcher(known: Supply, miners: Sequence[MinerEndpoint] = MINERS) -> Matcher:
     return Matcher(known, lambda _: miners, 0)
 
 
-def ticket(number: int, *, eager: bool = False, **rest: set[str]) -> Ticket:
+def ticket(number: int, *, eager: bool = False, excluded: set[str] | None = None) -> Ticket:
     uuid = f"{number:08d}-1111-4111-8111-111111111111"
     job = Job(job_request(uuid, ALICE), JobState.RECEIVED, float(number))
-    return Ticket(job, Waiting(uuid, "user", 0, float(number)), eager, **rest)
+    return Ticket(job, Waiting(uuid, "user", 0, float(number)), eager, excluded or set())
 
 
 async def turn() -> None:

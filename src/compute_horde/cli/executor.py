@@ -1,0 +1,81 @@
+"""``horde executor``: one job in a process of its own."""
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from compute_horde.cli.logs import LogFormatOption
+from compute_horde.cli.serving import Config, LogLevel, PrintConfig, settings_of
+from compute_horde.cli.terminal import fail, run_loop, stop_event
+from compute_horde.executor.docker import DockerRuntime
+from compute_horde.executor.service import Executor
+from compute_horde.executor.settings import ExecutorSettings
+from compute_horde.transport.websocket import WebSocketDialer
+
+
+def executor(
+    miner_address: Annotated[
+        str, typer.Option(envvar="MINER_ADDRESS", help="The miner, such as ws://127.0.0.1:8000.")
+    ] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="EXECUTOR_TOKEN", help="The one-job token that the miner gave out.", show_default=False
+        ),
+    ] = "",
+    startup_time_limit: Annotated[
+        int, typer.Option(min=1, help="Seconds to get ready in, image pull included.")
+    ] = 300,
+    warm: Annotated[
+        bool, typer.Option("--warm", help='Wait for one line of JSON on stdin: {"miner_url": …, "token": …}.')
+    ] = False,
+    config: Config = None,
+    print_config: PrintConfig = False,
+    log_level: LogLevel = "warning",
+    log_format: LogFormatOption = None,
+) -> None:
+    """Run one job for a miner, then end. Miners start executors themselves; by hand it is for debugging.
+
+    Settings come from the TOML file and from HORDE_EXECUTOR_* in the environment, which wins.
+    """
+    settings = settings_of(ExecutorSettings, config, print_config, log_level, log_format)
+    if not warm and not (miner_address and token):
+        fail("an executor needs --miner-address and --token, or --warm", code=2)
+    run_loop(_execute(settings, miner_address, token, startup_time_limit, warm))
+
+
+async def _execute(settings: ExecutorSettings, miner_url: str, token: str, startup_s: int, warm: bool) -> None:
+    stop = stop_event()
+    runtime = DockerRuntime(settings)
+    one = Executor(settings, runtime, WebSocketDialer())
+    try:
+        job = asyncio.create_task(_one_job(one, miner_url, token, startup_s, warm))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({job, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (job, stopped):
+            task.cancel()
+        await asyncio.gather(job, stopped, return_exceptions=True)
+    finally:
+        await one.close()
+        await runtime.close()
+
+
+async def _one_job(one: Executor, miner_url: str, token: str, startup_s: int, warm: bool) -> None:
+    if warm:
+        await one.warm()
+        line = await _stdin_line()
+        if not line:
+            return
+        order = json.loads(line)
+        miner_url, token = order["miner_url"], order["token"]
+    await one.run(miner_url, token, startup_s)
+
+
+async def _stdin_line() -> bytes:
+    """One line of stdin, cancellable; empty when the miner went away."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return await reader.readline()
