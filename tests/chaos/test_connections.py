@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -24,10 +26,12 @@ def wires(scene: Scene) -> dict[str, Wire]:
     }
 
 
-async def run_jobs(scene: Scene, watch: Watch, disturbance: "asyncio.Task[None]", within_s: float) -> None:
+async def run_jobs(
+    scene: Scene, watch: Watch, disturbance: Callable[[], Coroutine[Any, Any, None]], within_s: float
+) -> None:
     jobs = [await scene.create(args=["sh", "-c", TICKING]) for _ in range(JOBS)]
     waiting = [asyncio.create_task(job.wait(within_s)) for job in jobs]
-    await asyncio.gather(disturbance, *waiting)
+    await asyncio.gather(disturbance(), *waiting)
     for job in jobs:
         assert (job.status.value, job.error) == ("completed", None)
         assert job.result is not None
@@ -47,7 +51,7 @@ async def test_connections_that_are_cut_all_the_time(scene: Scene, watch: Watch)
             dice.choice(list(wires(scene).values())).cut()
             await asyncio.sleep(0.3)
 
-    await run_jobs(scene, watch, asyncio.create_task(cut()), 60)
+    await run_jobs(scene, watch, cut, 60)
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
@@ -57,7 +61,7 @@ async def test_connections_that_die_without_a_word(scene: Scene, watch: Watch) -
         for wire in wires(scene).values():
             wire.hang()
 
-    await run_jobs(scene, watch, asyncio.create_task(hang()), 90)
+    await run_jobs(scene, watch, hang, 90)
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
@@ -69,7 +73,7 @@ async def test_connections_that_are_slow(scene: Scene, watch: Watch) -> None:
         for wire in wires(scene).values():
             wire.slow(0)
 
-    await run_jobs(scene, watch, asyncio.create_task(slow()), 90)
+    await run_jobs(scene, watch, slow, 90)
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
@@ -82,4 +86,4 @@ async def test_a_service_that_cannot_be_reached_for_a_while(scene: Scene, watch:
         await asyncio.sleep(8)
         wire.release()
 
-    await run_jobs(scene, watch, asyncio.create_task(unplug()), 90)
+    await run_jobs(scene, watch, unplug, 90)

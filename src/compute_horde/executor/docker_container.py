@@ -33,6 +33,8 @@ class DockerHandle:
         self._container, self._kept = container, kept_log_bytes
         self._stream: Stream | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._sink: Sink = _ignore
+        self._read: Demultiplexer | None = None
         self.may_be_cut = False
 
     async def start(self, sink: Sink) -> None:
@@ -48,14 +50,22 @@ class DockerHandle:
 
     def read_again(self, sink: Sink) -> None:
         """Give ``sink`` all that was printed, and what will be."""
-        self._pump = asyncio.create_task(self._read_log(sink))
+        self._sink, self._read = sink, Demultiplexer(sink)
+        self._pump = asyncio.create_task(self._read_log(self._read, follow=True))
 
-    async def _read_log(self, sink: Sink) -> None:
-        taken = Demultiplexer(sink)
+    async def _catch_up(self) -> None:
+        """An engine may end a followed log before the last words of the container; they are in the log itself."""
+        read, self._read = self._read, None
+        if read is not None and self._pump is not None and not self._pump.done():
+            self.may_be_cut = True  # so much that it has not been read in time
+        elif read is not None and not self.may_be_cut:
+            await self._read_log(Demultiplexer(self._sink, read.taken), follow=False)
+
+    async def _read_log(self, reader: Demultiplexer, *, follow: bool) -> None:
         try:
-            async for data in chunks(self._container):
-                taken.feed(data)
-                self.may_be_cut = taken.log_bytes >= self._kept
+            async for data in chunks(self._container, follow=follow):
+                reader.feed(data)
+                self.may_be_cut = reader.log_bytes >= self._kept
         except (DockerError, aiohttp.ClientError, OSError) as error:
             log.warning("a container's log cannot be read", kind=type(error).__name__)
             self.may_be_cut = True
@@ -84,6 +94,7 @@ class DockerHandle:
             raise _engine_gone(error) from None
         if self._pump is not None:
             await asyncio.wait({self._pump}, timeout=_DRAIN_SECONDS)
+        await self._catch_up()
         status = int(answer["StatusCode"])
         return Ended(status, status != 0 and await self._was_out_of_memory())
 
@@ -134,6 +145,10 @@ class DockerHandle:
             await asyncio.wait({self._pump})
         elif self._stream is not None:
             await _close(self._stream)
+
+
+def _ignore(stream: int, data: bytes) -> None:
+    """A sink before there is one."""
 
 
 def _readable_bytes(folders: list[str]) -> int:

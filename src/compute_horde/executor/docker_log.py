@@ -1,7 +1,8 @@
 """What a container has printed so far, read again from the engine's own log."""
 
 import struct
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 from aiodocker.containers import DockerContainer
@@ -14,10 +15,15 @@ _ENTRY_BYTES = 100
 
 
 class Demultiplexer:
-    """Takes the engine's frames apart; what follows in one stream is handed on in one piece."""
+    """Takes the engine's frames apart; what follows in one stream is handed on in one piece.
 
-    def __init__(self, sink: Sink) -> None:
+    ``skip``: bytes of each stream that are known already. ``taken``: those that came, the skipped included.
+    """
+
+    def __init__(self, sink: Sink, skip: Mapping[int, int] | None = None) -> None:
         self._sink, self._buffer = sink, bytearray()
+        self._skip = dict(skip or {})
+        self.taken: Counter[int] = Counter()
         self.log_bytes = 0
 
     def feed(self, data: bytes) -> None:
@@ -29,7 +35,7 @@ class Demultiplexer:
             if end > len(self._buffer):
                 break
             if stream != run and joined:
-                self._sink(run, bytes(joined))
+                self._hand_on(run, joined)
                 joined.clear()
             run = stream
             joined += memoryview(self._buffer)[at + _HEADER.size : end]
@@ -37,18 +43,25 @@ class Demultiplexer:
             at = end
         del self._buffer[:at]
         if joined:
-            self._sink(run, bytes(joined))
+            self._hand_on(run, joined)
+
+    def _hand_on(self, stream: int, data: bytearray) -> None:
+        skipped = min(self._skip.get(stream, 0), len(data))
+        self._skip[stream] = self._skip.get(stream, 0) - skipped
+        self.taken[stream] += len(data)
+        if skipped < len(data):
+            self._sink(stream, bytes(data[skipped:]))
 
 
-async def chunks(container: DockerContainer) -> AsyncIterator[bytes]:
-    """The log from its beginning until the container has ended.
+async def chunks(container: DockerContainer, *, follow: bool) -> AsyncIterator[bytes]:
+    """The log from its beginning; ``follow``: until the container has ended, its last words perhaps left out.
 
     :raises DockerError, aiohttp.ClientError, OSError:
     """
     docker = container.docker
     async with docker._query(
         f"containers/{container.id}/logs",
-        params={"stdout": "1", "stderr": "1", "follow": "1"},
+        params={"stdout": "1", "stderr": "1", "follow": str(int(follow))},
         timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
     ) as response:
         async for data in response.content.iter_any():

@@ -186,6 +186,13 @@ def test_frames_are_taken_apart_wherever_they_are_cut(chunks: list[tuple[int, by
         reader.feed(wire[start : start + step])
     assert joined(taken) == joined(chunks)
     assert reader.log_bytes >= sum(len(data) for _, data in chunks)
+    rest = list[tuple[int, bytes]]()
+    half = len(chunks) // 2
+    known = {s: sum(len(data) for stream, data in chunks[:half] if stream == s) for s in (STDOUT, STDERR)}
+    again = Demultiplexer(lambda stream, data: rest.append((stream, data)), known)
+    again.feed(wire)
+    assert sorted(joined(rest)) == sorted(joined(chunks[half:]))
+    assert again.taken == reader.taken
 
 
 @pytest.mark.parametrize(

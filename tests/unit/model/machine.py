@@ -1,8 +1,10 @@
 """The machine that executors run on: an engine that outlives them, and the launcher that starts them."""
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from tests.unit.model.processes import Process
 from tests.unit.model.virtual import VirtualLoop
 from tests.unit.model.wires import Network
 
-from compute_horde.executor.fake import DIGEST, FakeContainer, FakeProcess, FakeRuntime
+from compute_horde.executor.fake import DIGEST, FACTS, FakeContainer, FakeProcess, FakeRuntime
 from compute_horde.executor.runtime import Age, ContainerSpec, Ended, EngineFacts, Image, Note, Sink, nothing
 from compute_horde.executor.service import Executor
 from compute_horde.executor.settings import ExecutorSettings
@@ -171,11 +173,20 @@ class Machine:
         self._executors = [process for process in self._executors if process.alive]
         return self._executors
 
+    def unfit(self, unfit: bool) -> None:
+        """Whether its engine can confine no job for the moment: attempts fail by the miner's fault."""
+        self.engine.runtime.facts = replace(FACTS, memory_limit=not unfit)
+
+    async def wipe(self, process: Process) -> None:
+        """What a dead executor has left on this machine is gone, its container included."""
+        shutil.rmtree(self._settings.folder / process.name, ignore_errors=True)
+        await self.engine.process.spawn(self.engine.runtime.remove(ContainerSpec.name_of(process.name)))
+
     async def warm(self, executor_class: ExecutorClass, count: int) -> None:
         """A launch takes no time."""
 
     async def launch(self, token: str, executor_class: ExecutorClass, miner_url: str) -> Launched:
-        process = Process(f"executor of {token}", self._loop)
+        process = Process(token, self._loop)
         self._executors.append(process)
         main = process.spawn(self._run(process, miner_url, token))
         main.add_done_callback(lambda _: self._ended(process, main), context=self.engine.process.context)

@@ -81,10 +81,15 @@ class Horde(RuleBasedStateMachine):
         self.world.run(self.world.kill(service))
         self.world.run(self.world.start(service))
 
-    @rule(number=pick)
-    def kill_executor(self, number: int) -> None:
+    @rule(number=pick, wipe=sides)
+    def kill_executor(self, number: int, wipe: bool) -> None:
         if executors := [process for machine in self.world.machines.values() for process in machine.executors]:
-            self.world.run(self.world.kill_executor(executors[number % len(executors)]))
+            killing = self.world.wipe_executor if wipe else self.world.kill_executor
+            self.world.run(killing(executors[number % len(executors)]))
+
+    @rule(miner=st.sampled_from(list(MINERS)), unfit=sides)
+    def engine(self, miner: str, unfit: bool) -> None:
+        self.world.machines[miner].unfit(unfit)
 
     @rule(number=pick, near_knows=sides, far_knows=sides)
     def cut(self, number: int, near_knows: bool, far_knows: bool) -> None:

@@ -111,6 +111,8 @@ class World:
         """Everything works again, and stays so."""
         for service in self.services:
             self.fill_disk(service, False)
+        for machine in self.machines.values():
+            machine.unfit(False)
         self.network.heal()
         await self.start_all()
 
@@ -125,6 +127,12 @@ class World:
         killing = asyncio.ensure_future(process.kill())
         self.network.hang_up(process)
         await killing
+
+    async def wipe_executor(self, process: Process) -> None:
+        """Its machine is lost, with all that was on it, and replaced by an empty one."""
+        machine = next(machine for machine in self.machines.values() if process in machine.executors)
+        await self.kill_executor(process)
+        await machine.wipe(process)
 
     async def close(self) -> None:
         """The end of the world: nothing is left of any process."""
