@@ -72,9 +72,10 @@ def ran_once(watch: engine.Watch, jobs: Sequence[ComputeHordeJob]) -> None:
 
 def nothing_is_left(services: Services) -> None:
     """No container and no folder of a job outlives it for long."""
-    until(lambda: not engine.containers(services.executor_id), "containers are removed", 20)
+    owner = services.executor_id
+    until(lambda: not engine.containers(owner), lambda: f"removed: {engine.containers(owner)}", 20)
     work = services.folder / "work"
-    until(lambda: not [path for path in work.iterdir() if path.is_dir()], "folders are removed", 20)
+    until(lambda: not [path for path in work.iterdir() if path.is_dir()], lambda: "folders are removed", 20)
 
 
 @contextlib.asynccontextmanager

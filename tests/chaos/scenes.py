@@ -91,8 +91,8 @@ class Scene:
 
     async def follow(self) -> None:
         """Collect what the running job prints, to its end."""
-        async for line in self.held["running"].job.logs():
-            self.lines.append(line.text if hasattr(line, "text") else str(line))
+        async for line in self.held["running"].job.logs(follow=True):
+            self.lines.append(line.text)
 
     def let_go(self) -> None:
         """Let every job go on."""

@@ -156,9 +156,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(true: Callable[[], bool], what: str, within_s: float = UP_SECONDS) -> None:
+def until(true: Callable[[], bool], what: Callable[[], str], within_s: float = UP_SECONDS) -> None:
     """Wait, without an event loop. :raises AssertionError: it did not become true."""
     end = time.monotonic() + within_s
     while not true():
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
+        assert time.monotonic() < end, f"not within {within_s} s: {what()}"
         time.sleep(0.05)

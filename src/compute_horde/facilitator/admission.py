@@ -27,6 +27,7 @@ from compute_horde.protocol.signing import (
 )
 from compute_horde.protocol.uploads import MultiUpload
 from compute_horde.protocol.volumes import MultiVolume
+from compute_horde.telemetry.vocabulary import Refusal
 
 _MANDATORY = (HEADER_TYPE, HEADER_SIGNATORY, HEADER_TIMESTAMP, HEADER_SIGNATURE)
 _ORDERS = (
@@ -57,7 +58,7 @@ class SignatureRules:
         try:
             check_age(signature, int(self.now * 1e9), self.max_age_s)
         except InvalidSignature as error:
-            raise signature_invalid(error) from None
+            raise signature_invalid(error, Refusal.STALE) from None
         if not verify_payload(signature, payload, self.verifier):
             raise signature_invalid("the signature does not belong to this body and signatory")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
+from compute_horde.facilitator.counting import Counting
 from compute_horde.facilitator.rows import UnknownJob
 from compute_horde.facilitator.statuses import Change
 from compute_horde.facilitator.store import JobStore
@@ -26,8 +27,11 @@ NOT_CONFIRMED = "The job was cancelled; its validator did not confirm in time th
 class Endings:
     """Ends jobs in the facilitator's name. A job that has ended meanwhile is left as it is."""
 
-    def __init__(self, store: JobStore, bus: Bus, links: Links, now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: JobStore, bus: Bus, links: Links, now: Callable[[], float], counting: Counting
+    ) -> None:
         self._store, self._bus, self._links, self._now = store, bus, links, now
+        self._counting = counting
 
     async def cancel(self, job_uuid: str, why: str) -> None:
         """``why``: one of this module's sentences."""
@@ -46,7 +50,8 @@ class Endings:
             return
         self._links.forget(job_uuid)
         announce(self._bus, moved.user, job_uuid)
-        log.warning("job ended by the facilitator", job_uuid=job_uuid, state=to.value)
+        await self._counting.moved(job_uuid, moved, metadata)
+        log.warning("job ended by the facilitator", job_uuid=job_uuid, state=to.value, attempt=moved.attempt)
 
 
 def _cancelled(why: str) -> StatusMetadata:

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 
 import httpx
 import structlog
-from sqlalchemy import select
 
 from compute_horde.chain import keys
 from compute_horde.chain.port import Chain
 from compute_horde.facilitator.admission import SignatureRules
 from compute_horde.facilitator.cancelling import Cancelling
 from compute_horde.facilitator.clock import steady_clock
+from compute_horde.facilitator.counting import Counting
 from compute_horde.facilitator.delivering import Delivering
 from compute_horde.facilitator.ending import Endings
 from compute_horde.facilitator.events import Events
 from compute_horde.facilitator.explaining import ANSWER_SECONDS, Explaining
+from compute_horde.facilitator.gauges import Gauges
 from compute_horde.facilitator.handing import Handing
 from compute_horde.facilitator.jobs import Jobs
 from compute_horde.facilitator.listing import JobList
@@ -46,6 +47,9 @@ from compute_horde.storage.errors import StorageError
 from compute_horde.storage.leases import Owners
 from compute_horde.storage.migrate import migrate
 from compute_horde.storage.retention import Housekeeper
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
+from compute_horde.telemetry.health import Health, answers, flag
+from compute_horde.telemetry.outages import Outages
 from compute_horde.transport.channel import Channel
 
 log = structlog.get_logger(__name__)
@@ -73,9 +77,12 @@ class Facilitator:
         explain_s: float = ANSWER_SECONDS,
         bus: Bus | None = None,
         replica_transport: httpx.AsyncBaseTransport | None = None,
+        metrics: FacilitatorMetrics | None = None,
     ) -> None:
         self.settings, self.verifier, self.now = settings, verifier, now
         self.clock = clock or (steady_clock() if now is time.time else now)
+        self.metrics = metrics or FacilitatorMetrics()
+        self.outages = Outages(self.metrics)
         self.database = Database(settings.database_url)
         self.bus, self.links = bus or make_bus(self.database), Links()
         self.store, self.job_list = JobStore(self.database), JobList(self.database)
@@ -86,7 +93,8 @@ class Facilitator:
         self.questions = Questions(self._replicas)
         self.explaining = Explaining(self.store, self.board, self.questions, now, explain_s)
         self.places = Places(self.database, self.bus, now)
-        endings = Endings(self.store, self.bus, self.links, now)
+        self._counting = Counting(self.metrics, self.store)
+        endings = Endings(self.store, self.bus, self.links, now, self._counting)
         self.supervisor = Supervisor(self.store, endings, self.clock)
         self._join_jobs(endings)
         self.feedback = FeedbackBook(Feedbacks(self.database), now)
@@ -98,11 +106,19 @@ class Facilitator:
             jobs=self.jobs,
             places=self.places,
             questions=self.questions,
+            metrics=self.metrics,
+            outages=self.outages,
         )
         self.housekeeper = Housekeeper(self.database, Retention(self.database, settings, now).rules())
         self._chain, self._keep_alive = chain, keep_alive_s
         self._pace = logs_pace or Pace(keep_alive=keep_alive_s)
         self._tasks: list[asyncio.Task[None]] = []
+        self.health = Health(
+            {"database": answers(self.database)},
+            {"tasks": flag(self._works, "a part of the facilitator has ended; restart it")},
+        )
+        gauges = Gauges(self.database, self.links, lambda: self.streams.count, now)
+        gauges.register(self.metrics)
         self.login: Login
         self.streams: Streams
         self.events: Events
@@ -118,6 +134,7 @@ class Facilitator:
             self.board,
             self.delivering,
             self.bus,
+            self._counting,
             now=self.now,
             clock=self.clock,
             margin_s=self.settings.silence_margin,
@@ -136,7 +153,7 @@ class Facilitator:
         )
         self.cheat_reports = CheatReports(Reports(self.database), self.board, self.bus, self.now)
         sources = (self.delivering, self.cancelling, self.cheat_reports)
-        self.presence = Presence(self.links, self.registry, self.bus, sources)
+        self.presence = Presence(self.links, self.registry, self.bus, sources, self.metrics)
 
     async def open(self) -> None:
         """Bring the database up to date, load the secret, join the other replicas, start supervision."""
@@ -153,6 +170,7 @@ class Facilitator:
             Tokens(secret, self.settings.jwt_lifetime),
             SpentNonces(self.database),
             self.now,
+            self.metrics,
         )
         self.streams = Streams(self.bus, self.login)
         self.events = Events(self.store, self.places, self.streams, self._keep_alive)
@@ -183,14 +201,9 @@ class Facilitator:
     async def serve_validator(self, channel: Channel, headers: Mapping[str, str]) -> None:
         await self.desk.serve(channel, headers)
 
-    async def is_ready(self) -> bool:
-        """Whether the database answers."""
-        try:
-            async with self.database.read() as connection:
-                await connection.execute(select(1))
-        except Exception:
-            return False
-        return True
+    def _works(self) -> bool:
+        """Whether all that runs beside the requests still does."""
+        return not any(task.done() for task in self._tasks)
 
     def check_replica(self, authorization: str | None) -> None:
         """:raises ApiError: 401: this is not from another replica."""
@@ -211,5 +224,7 @@ class Facilitator:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
                 await self.desk.sweep()
+                self.outages.worked()
             except StorageError as error:
+                self.outages.failed()
                 log.warning("connections not renewed", error=str(error))

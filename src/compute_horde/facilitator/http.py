@@ -14,13 +14,16 @@ from litestar.status_codes import HTTP_200_OK
 from litestar.types import ExceptionHandlersMap, Scope
 from litestar.types import Message as ASGIMessage
 
-from compute_horde.facilitator.errors import NOT_FOUND, ApiError
+from compute_horde.facilitator.errors import NOT_FOUND, REFUSALS, ApiError
 from compute_horde.facilitator.facilitator import Facilitator
 from compute_horde.facilitator.job_view import Viewer
 from compute_horde.facilitator.login import Session
 from compute_horde.protocol.base import Message
 from compute_horde.protocol.extensions import HTTP_EXTENSIONS, Extension, announced, announcement
 from compute_horde.storage.errors import StorageError
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
+from compute_horde.telemetry.outages import Outages
+from compute_horde.telemetry.vocabulary import Refusal
 
 log = structlog.get_logger(__name__)
 JSON = "application/json"
@@ -77,29 +80,37 @@ async def announce_extensions(message: ASGIMessage, _scope: Scope) -> None:
         MutableScopeHeaders.from_message(message).update(_EXTENSIONS)
 
 
-def _on_api_error(_request: AnyRequest, error: ApiError) -> Response[bytes]:
-    return answer(error.body, error.status, error.headers)
+class Failures:
+    """How requests that cannot be fulfilled are answered, and counted."""
 
+    def __init__(self, metrics: FacilitatorMetrics, outages: Outages) -> None:
+        self._metrics, self._outages = metrics, outages
 
-def _on_http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
-    body = NOT_FOUND if error.status_code == 404 else {"detail": error.detail}
-    return answer(body, error.status_code, dict(error.headers or {}))
+    def handlers(self) -> ExceptionHandlersMap:
+        return {
+            ApiError: self._on_api_error,
+            HTTPException: self._on_http_error,
+            StorageError: self._on_storage_error,
+            Exception: _on_crash,
+        }
 
+    def _on_api_error(self, _request: AnyRequest, error: ApiError) -> Response[bytes]:
+        self._metrics.refused(error.refusal)
+        return answer(error.body, error.status, error.headers)
 
-def _on_storage_error(request: AnyRequest, error: StorageError) -> Response[bytes]:
-    """Nothing is lost: what could not be stored was not promised."""
-    log.error("database not available", path=request.url.path, error=str(error))
-    return answer({"detail": NO_DATABASE}, 503, {"Retry-After": str(RETRY_SECONDS)})
+    def _on_http_error(self, _request: AnyRequest, error: HTTPException) -> Response[bytes]:
+        unknown_path = error.status_code == 404
+        self._metrics.refused(Refusal.OTHER if unknown_path else REFUSALS.get(error.status_code, Refusal.OTHER))
+        body = NOT_FOUND if unknown_path else {"detail": error.detail}
+        return answer(body, error.status_code, dict(error.headers or {}))
+
+    def _on_storage_error(self, request: AnyRequest, error: StorageError) -> Response[bytes]:
+        """Nothing is lost: what could not be stored was not promised."""
+        self._outages.failed()
+        log.error("database not available", path=request.url.path, error=str(error))
+        return answer({"detail": NO_DATABASE}, 503, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def _on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     log.error("request failed", path=request.url.path, exc_info=error)
     return answer({"detail": "Internal server error."}, 500)
-
-
-EXCEPTION_HANDLERS: ExceptionHandlersMap = {
-    ApiError: _on_api_error,
-    HTTPException: _on_http_error,
-    StorageError: _on_storage_error,
-    Exception: _on_crash,
-}

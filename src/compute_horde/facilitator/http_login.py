@@ -24,13 +24,15 @@ async def login(request: AnyRequest, desk: Desk) -> Response[bytes]:
     return answer(LoginResponse(token=token), headers={"Cache-Control": "no-store"})
 
 
-@get("/health/live", operation_class=describe({200: "Health"}), operation_id="live")
-async def live() -> Response[bytes]:
-    """Whether the process answers."""
-    return answer({"status": "ok"})
+@get("/health/live", operation_class=describe({200: "Health", 503: "Health"}), operation_id="live")
+async def live(desk: Desk) -> Response[bytes]:
+    """Whether the process answers and does its work; if not, only a restart helps."""
+    report = await desk.health.live()
+    return answer(report.to_json(), report.http_status)
 
 
 @get("/health/ready", operation_class=describe({200: "Health", 503: "Health"}), operation_id="ready")
 async def ready(desk: Desk) -> Response[bytes]:
     """Whether jobs can be taken: the database answers."""
-    return answer({"status": "ok"}) if await desk.is_ready() else answer({"status": "unavailable"}, 503)
+    report = await desk.health.ready()
+    return answer(report.to_json(), report.http_status)

@@ -13,11 +13,12 @@ from compute_horde.facilitator.admission import (
     read_signature,
     time_budget,
 )
+from compute_horde.facilitator.counting import Counting
 from compute_horde.facilitator.delivering import Delivering
 from compute_horde.facilitator.errors import NO_JOB, ApiError, signature_invalid
 from compute_horde.facilitator.registry import LiveLink
 from compute_horde.facilitator.rows import NO_METADATA, ClaimedElsewhere, Conflict, NewJob, StoredJob, UnknownJob
-from compute_horde.facilitator.statuses import Change, Moved, Reporter
+from compute_horde.facilitator.statuses import Change, Moved, Repeated, Reporter
 from compute_horde.facilitator.store import JobStore
 from compute_horde.facilitator.switchboard import Switchboard
 from compute_horde.facilitator.topics import announce
@@ -35,6 +36,7 @@ from compute_horde.protocol.sdk_facilitator import JobRequest
 from compute_horde.protocol.signing import SignatureScope
 from compute_horde.storage.bus import Bus
 from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.telemetry.vocabulary import Refusal
 
 log = structlog.get_logger(__name__)
 NO_VALIDATOR = ["Could not select Validator"]
@@ -58,6 +60,7 @@ class Jobs:
         board: Switchboard,
         delivering: Delivering,
         bus: Bus,
+        counting: Counting,
         *,
         now: Callable[[], float],
         clock: Callable[[], float],
@@ -65,6 +68,7 @@ class Jobs:
         on_deadline: Callable[[float], None],
     ) -> None:
         self._store, self._links, self._board, self._delivering, self._bus = store, links, board, delivering, bus
+        self._counting = counting
         self._now, self._clock, self._margin, self._on_deadline = now, clock, margin_s, on_deadline
 
     async def create(
@@ -78,6 +82,7 @@ class Jobs:
         known = await self._store.by_signature(signature.raw.hex())
         request = admit_job(body, signature, rules.of_any_age() if known else rules)
         if known:
+            self._counting.metrics.refused(Refusal.REPEATED)
             self._delivering.wake(known.row["validator"])  # it may be that its first answer was lost, and more
             return _again(known, request)
         message = job_message(str(uuid.uuid4()), request, signature, body)
@@ -121,6 +126,7 @@ class Jobs:
         except DatabaseUnavailable:  # perhaps it is stored all the same: then it is given to its validator
             self._delivering.wake(new.validator)
             raise
+        self._counting.created(new.uuid, request.executor_class)
         await self._delivering.push(new)
         self._on_deadline(clock + new.budget_s)
         announce(self._bus, new.user, new.uuid)
@@ -140,23 +146,33 @@ class Jobs:
         :raises DatabaseUnavailable: it could not be stored.
         """
         if refusal := _refusal(update):
-            return refusal
+            return self._refuse(refusal, Refusal.MALFORMED)
         state = from_wire(without_disguise(update.status, update.metadata))
         if state is None or update.status is JobStatus.CANCELLED:  # on this wire it travels disguised
-            return Response.error("job.status_unknown", "This status is not known, and was not stored")
+            unknown = Response.error("job.status_unknown", "This status is not known, and was not stored")
+            return self._refuse(unknown, Refusal.MALFORMED)
         try:
             moved = await self._store.add_status(_change(update, state, link), self._now(), self._clock())
         except UnknownJob:
-            return _not_found(update.uuid)
+            return self._refuse(_not_found(update.uuid), Refusal.UNKNOWN_JOB)
         except ClaimedElsewhere as error:
             log.info("claim refused", job_uuid=update.uuid, status=state.value, why=str(error))
-            return Response.error(CLAIMED_ELSEWHERE, "Another instance of this validator has the job; drop it")
+            elsewhere = "Another instance of this validator has the job; drop it"
+            return self._refuse(Response.error(CLAIMED_ELSEWHERE, elsewhere), Refusal.NOT_OURS)
         except IllegalTransition as error:
             log.warning("status refused", job_uuid=update.uuid, status=state.value, why=str(error))
-            return Response.error("job.integrity_error", f"Status not stored: {error}")
+            why = Refusal.REPEATED if isinstance(error, Repeated) else Refusal.ILLEGAL_TRANSITION
+            return self._refuse(Response.error("job.integrity_error", f"Status not stored: {error}"), why)
         self._tell(update.uuid, moved)
-        log.info("job status", job_uuid=update.uuid, status=state.value, validator=link.hotkey)
+        await self._counting.moved(update.uuid, moved, update.metadata)
+        log.info(
+            "job status", job_uuid=update.uuid, status=state.value, attempt=moved.attempt, validator=link.hotkey
+        )
         return Response(status="success")
+
+    def _refuse(self, response: Response, why: Refusal) -> Response:
+        self._counting.metrics.refused(why)
+        return response
 
     def _tell(self, job_uuid: str, moved: Moved) -> None:
         if moved.deadline is None:
@@ -187,12 +203,12 @@ def _again(known: StoredJob, request: JobRequest) -> StoredJob:
 
 def _undeliverable(link: Link | LiveLink | None, size: int) -> ApiError:
     if link is None:
-        return ApiError(400, NO_VALIDATOR)
+        return ApiError(400, NO_VALIDATOR, refusal=Refusal.OTHER)
     why = (
         f"The job's message has {size} bytes, but its validator takes at most {link.max_frame_bytes}; "
         "move large inline volumes to a URL."
     )
-    return ApiError(400, {"non_field_errors": [why]})
+    return ApiError(400, {"non_field_errors": [why]}, refusal=Refusal.TOO_LARGE)
 
 
 def _not_found(job_uuid: str) -> Response:

@@ -10,6 +10,8 @@ from compute_horde.facilitator.errors import ApiError, unauthorized
 from compute_horde.facilitator.records import SpentNonces
 from compute_horde.facilitator.tokens import NonceExpired, NonceInvalid, Nonces, Tokens
 from compute_horde.protocol.signing import SIGNATURE_BYTES, Verifier
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
+from compute_horde.telemetry.vocabulary import Refusal
 
 EXPIRED = "Nonce expired or not found"
 
@@ -33,8 +35,9 @@ class Login:
         tokens: Tokens,
         spent: SpentNonces,
         now: Callable[[], float],
+        metrics: FacilitatorMetrics,
     ) -> None:
-        self._chain, self._verifier, self._now = chain, verifier, now
+        self._chain, self._verifier, self._now, self._metrics = chain, verifier, now, metrics
         self._nonces, self._tokens, self._spent = nonces, tokens, spent
 
     def nonce(self) -> str:
@@ -42,23 +45,32 @@ class Login:
 
     async def token(self, body: Mapping[str, Any]) -> str:
         """:raises ApiError: 400 or 401 with the body of section 2.3."""
+        try:
+            token = await self._token(body)
+        except ApiError:
+            self._metrics.login(False)
+            raise
+        self._metrics.login(True)
+        return token
+
+    async def _token(self, body: Mapping[str, Any]) -> str:
         hotkey, signature, nonce = (_text(body, name) for name in ("hotkey", "signature", "nonce"))
         now = self._now()
         expires = self._expiry(nonce, now)
         _check_address(hotkey)
         if not self._verifier(hotkey, nonce.encode("utf-8", "surrogatepass"), _signature(signature)):
-            raise ApiError(401, {"error": "Invalid signature"})
+            raise ApiError(401, {"error": "Invalid signature"}, refusal=Refusal.SIGNATURE)
         if not await self._spent.spend(nonce, expires):
             raise _refused(EXPIRED)
         if not self.is_allowed(hotkey):
-            raise _refused("Hotkey not allowed")
+            raise _refused("Hotkey not allowed", Refusal.FORBIDDEN)
         return self._tokens.make(hotkey, now)
 
     def session(self, authorization: str | None) -> Session:
         """Who sent this ``Authorization`` header. :raises ApiError: 401."""
         hotkey, expires = self._tokens.hotkey_and_expiry(authorization, self._now())
         if not self.is_allowed(hotkey):
-            raise unauthorized("Unauthorized hotkey.")
+            raise unauthorized("Unauthorized hotkey.", Refusal.FORBIDDEN)
         return Session(hotkey, expires)
 
     def is_good(self, session: Session) -> bool:
@@ -77,8 +89,8 @@ class Login:
             raise _refused(EXPIRED) from None
 
 
-def _refused(error: str) -> ApiError:
-    return ApiError(400, {"error": error})
+def _refused(error: str, refusal: Refusal = Refusal.LOGIN) -> ApiError:
+    return ApiError(400, {"error": error}, refusal=refusal)
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
@@ -102,5 +114,5 @@ def _signature(text: str) -> bytes:
     except ValueError:
         raise _refused(EXPIRED) from None
     if len(raw) != SIGNATURE_BYTES:
-        raise ApiError(401, {"error": "Invalid signature"})
+        raise ApiError(401, {"error": "Invalid signature"}, refusal=Refusal.SIGNATURE)
     return raw

@@ -59,11 +59,20 @@ def _keyed(*names: str) -> dict[str, Any]:
 
 _SIGNATURE_ERROR = _keyed("error", "details")
 _FIELD_ERRORS = {"type": "object", "minProperties": 1}
+_CHECK = {
+    "type": "object",
+    "properties": {"status": {"enum": ["ok", "failed"]}, "why": {"type": "string"}, "seconds": {"type": "number"}},
+    "required": ["status", "seconds"],
+}
+_HEALTH = {
+    "status": {"enum": ["ok", "unavailable"]},
+    "checks": {"type": "object", "additionalProperties": _CHECK},
+}
 _HAND_WRITTEN: dict[str, Any] = {
     "Detail": _keyed("detail"),
     "Error": _keyed("error"),
     "CheatAnswer": _keyed("message"),
-    "Health": {**_keyed("status"), "properties": {"status": {"enum": ["ok", "unavailable"]}}},
+    "Health": {**_keyed("status", "checks"), "properties": _HEALTH},
     "FieldErrors": _FIELD_ERRORS,
     "LoginError": {"anyOf": [_keyed("error"), _keyed("detail"), _FIELD_ERRORS]},
     "JobError": {"anyOf": [_SIGNATURE_ERROR, _TEXTS, _FIELD_ERRORS]},

@@ -14,6 +14,9 @@ from compute_horde.facilitator.validators import Link, Links
 from compute_horde.lifecycle.clock import RECHECK_SECONDS
 from compute_horde.storage.bus import Bus
 from compute_horde.storage.errors import StorageError
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
+from compute_horde.telemetry.logs import bind_peer
+from compute_horde.telemetry.vocabulary import Peer
 
 log = structlog.get_logger(__name__)
 RETRY_SECONDS = 5.0
@@ -30,8 +33,17 @@ class HandsOver(Protocol):
 class Presence:
     """``sources``: what a connection is given, in this order; at its beginning, and whenever there may be more."""
 
-    def __init__(self, links: Links, registry: LinkRegistry, bus: Bus, sources: Sequence[HandsOver]) -> None:
+    def __init__(
+        self,
+        links: Links,
+        registry: LinkRegistry,
+        bus: Bus,
+        sources: Sequence[HandsOver],
+        metrics: FacilitatorMetrics,
+    ) -> None:
         self._links, self._registry, self._bus, self._sources = links, registry, bus, sources
+        self._metrics = metrics
+        self._lost: set[str] = set()
 
     def here(self) -> list[Link]:
         return self._links.all()
@@ -39,6 +51,9 @@ class Presence:
     async def announce(self, link: Link) -> None:
         """A validator has connected. The other replicas know it before this one uses it."""
         await self._registry.add(link)
+        if link.hotkey in self._lost:
+            self._lost.discard(link.hotkey)
+            self._metrics.reconnected(Peer.VALIDATOR)
         self._links.add(link)
 
     async def welcome(self, link: Link) -> None:
@@ -48,7 +63,7 @@ class Presence:
 
     async def attend(self, link: Link, listening: asyncio.Event) -> None:
         """Give a connection what comes up elsewhere, until cancelled. ``listening``: none is missed now."""
-        with self._bus.subscribe(validator_topic(link.hotkey)) as woken:
+        with bind_peer(link.hotkey), self._bus.subscribe(validator_topic(link.hotkey)) as woken:
             listening.set()
             while True:
                 await happened(woken, RECHECK_SECONDS)
@@ -63,7 +78,9 @@ class Presence:
 
     def leave(self, link: Link) -> None:
         """The connection is not used any more. Doing so twice is fine."""
-        self._links.remove(link)
+        if self._links.get(link.id) is link:
+            self._links.remove(link)
+            self._lost.add(link.hotkey)
 
     async def left(self, link: Link) -> None:
         """It has ended: what it was given and its validator has not confirmed is for other connections."""
@@ -78,4 +95,4 @@ class Presence:
         for gone in ids:
             if self._links.get(gone) is None:  # it ended just now
                 await self._registry.remove(gone)
-        await self._registry.clear()
+        self._metrics.lease_taken_over(await self._registry.clear())

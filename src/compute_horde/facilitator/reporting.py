@@ -16,6 +16,7 @@ from compute_horde.protocol.facilitator_validator import V0JobCheated
 from compute_horde.protocol.sdk_facilitator import CheatReport, Feedback
 from compute_horde.protocol.signing import SignatureScope, canonical_text
 from compute_horde.storage.bus import Bus
+from compute_horde.telemetry.vocabulary import Refusal
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class CheatReports:
         if await self._reports.own_job(report.trusted_job_uuid, rules.user, trusted=True) is None:
             raise ApiError(404, {"error": "Trusted job not found"})
         if not await self._reports.add(message, validator, self._now()):
-            raise ApiError(400, {"error": "Cheat report already exists for this job"})
+            raise ApiError(400, {"error": "Cheat report already exists for this job"}, refusal=Refusal.REPEATED)
         log.info("cheat reported", job_uuid=report.job_uuid, validator=validator)
         if link := self._board.here(validator):
             self._push(link, report.job_uuid, message.to_frame())

@@ -9,6 +9,8 @@ from compute_horde.facilitator.app import create_app
 from compute_horde.facilitator.facilitator import Facilitator
 from compute_horde.facilitator.settings import FacilitatorSettings
 from compute_horde.protocol.signing import Verifier
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
+from compute_horde.telemetry.server import Operations
 from compute_horde.transport.served import Server
 
 
@@ -22,8 +24,16 @@ class FacilitatorService:
         *,
         verifier: Verifier = keys.verify,
         now: Callable[[], float] = time.time,
+        metrics: FacilitatorMetrics | None = None,
     ) -> None:
-        self.facilitator = Facilitator(settings, chain, verifier=verifier, now=now)
+        self.facilitator = Facilitator(settings, chain, verifier=verifier, now=now, metrics=metrics)
+        self.operations = Operations(
+            self.facilitator.health,
+            self.facilitator.metrics,
+            host=settings.operations_host,
+            port=settings.operations_port,
+            token=settings.operations_token,
+        )
         self._settings = settings
         self._server: Server | None = None
 
@@ -40,8 +50,10 @@ class FacilitatorService:
         self.facilitator.registry.replica_url = self._settings.replica_url or _url(server)
         try:
             await self.facilitator.open()
+            await self.operations.start()
             await server.start()
         except BaseException:
+            await self.operations.stop()
             await self.facilitator.close()
             await server.stop()
             raise
@@ -53,6 +65,7 @@ class FacilitatorService:
             return
         await self.facilitator.hang_up()
         await self._server.stop()
+        await self.operations.stop()
         await self.facilitator.close()
         self._server = None
 

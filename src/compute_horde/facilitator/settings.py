@@ -46,3 +46,10 @@ class FacilitatorSettings(ServiceSettings):
     result_bytes: int = Field(
         10 * 1024**3, ge=0, description="Output and artifacts that are kept in all; the oldest go first."
     )
+    operations_host: str = Field("127.0.0.1", description="Address of health and metrics, beside the main one.")
+    operations_port: int | None = Field(
+        None, ge=0, lt=65536, description="Port of health and metrics; 0 picks a free one. Default: no such port."
+    )
+    operations_token: SecretStr | None = Field(
+        None, description="Asked for at /metrics; where it is set, the main port has /metrics, too."
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compute_horde.facilitator.deadlines import Standing, Wishes, deadline_after, latest_end
@@ -21,6 +21,10 @@ BULKY_BYTES = 4096
 _READ = (
     *(jobs.c.user, jobs.c.state, jobs.c.attempt, jobs.c.holder, jobs.c.deadline_us, jobs.c.cancel_requested),
     *(jobs.c.budget_s, jobs.c.queue_limit_s, jobs.c.retry_backoff_s, jobs.c.latest_us, jobs.c.created_us),
+    select(func.max(statuses.c.created_us))
+    .where(statuses.c.job_uuid == jobs.c.uuid)
+    .scalar_subquery()
+    .label("since_us"),
 )
 
 
@@ -51,10 +55,22 @@ class Change:
 
 @dataclass(frozen=True)
 class Moved:
-    """Whose job was moved on, and its new deadline (UNIX seconds); None: it has ended."""
+    """Whose job was moved on, from which state to which, and its new deadline (UNIX seconds; None: it has ended).
+
+    ``in_stage_s``: how long it was in the state ``before``; ``age_s``: since it was created.
+    """
 
     user: str
     deadline: float | None
+    before: JobState
+    state: JobState
+    attempt: int
+    in_stage_s: float
+    age_s: float
+
+
+class Repeated(IllegalTransition):
+    """The job is in this state already: its validator made sure."""
 
 
 def order_of(user: str) -> str:
@@ -85,7 +101,7 @@ async def _move(connection: AsyncConnection, change: Change, now: float, clock: 
     row = await _read(connection, change)
     old, attempt = JobState(row["state"]), row["attempt"]
     _check_claim(row["holder"], change.reporter)
-    to, attempt = transition_in_attempt(old, attempt, change.to, change.attempt or attempt, change.by)
+    to, attempt = _next(old, attempt, change)
     told = change.queue.time_limit_s if change.queue else None
     deadline = deadline_after(_standing(row), to, attempt, told, clock)
     as_read = (
@@ -101,7 +117,20 @@ async def _move(connection: AsyncConnection, change: Change, now: float, clock: 
     await one_by_one(connection, order_of(row["user"]))
     entry = _entry(change.uuid, row["user"], to, attempt, change.metadata, microseconds(now))
     await connection.execute(insert(statuses).values(entry))
-    return Moved(str(row["user"]), deadline)
+    created = row["created_us"] / 1e6
+    since = created if row["since_us"] is None else row["since_us"] / 1e6
+    in_stage, age = max(0.0, now - since), max(0.0, now - created)  # a wall clock may be set back
+    return Moved(str(row["user"]), deadline, old, to, attempt, in_stage, age)
+
+
+def _next(old: JobState, attempt: int, change: Change) -> tuple[JobState, int]:
+    of_attempt = change.attempt or attempt
+    try:
+        return transition_in_attempt(old, attempt, change.to, of_attempt, change.by)
+    except IllegalTransition as error:
+        if (change.to, of_attempt) == (old, attempt):
+            raise Repeated(str(error)) from None
+        raise
 
 
 async def _read(connection: AsyncConnection, change: Change) -> Row:

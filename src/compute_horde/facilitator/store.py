@@ -28,6 +28,7 @@ from compute_horde.storage.order import one_by_one
 
 OVERDUE = 100
 """Most jobs that are read at a time."""
+HEAD_CHARACTERS = 1000
 _NOT_COLUMNS = {"attempts"}
 
 
@@ -78,6 +79,12 @@ class JobStore:
         async with self._database.read() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else outline(row)
+
+    async def request_head(self, uuid: str) -> str:
+        """The beginning of a job's request, as JSON; empty where there is no such job."""
+        query = select(func.substr(jobs.c.request, 1, HEAD_CHARACTERS)).where(jobs.c.uuid == uuid)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar() or ""
 
     async def add_status(self, change: Change, now: float, clock: float | None = None) -> Moved:
         """Move a job on.

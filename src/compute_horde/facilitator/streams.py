@@ -21,6 +21,11 @@ class Streams:
         self._waiting: set[asyncio.Event] = set()
         self._closing = False
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """End every stream; at shutdown."""
         self._closing = True

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import structlog
 
 from compute_horde.facilitator.ending import NOT_CONFIRMED, Endings
+from compute_horde.facilitator.rows import UnderWay
 from compute_horde.facilitator.store import JobStore
 from compute_horde.lifecycle.clock import RECHECK_SECONDS
+from compute_horde.telemetry.logs import bind_job
 
 log = structlog.get_logger(__name__)
 RETRY_SECONDS = 5
@@ -48,10 +50,14 @@ class Supervisor:
     async def expire(self) -> None:
         """End every job whose deadline has passed: as cancelled where that was asked for."""
         for job in await self._store.overdue(self._clock()):
-            if job.cancel_requested:
-                await self._endings.cancel(job.uuid, NOT_CONFIRMED)
-            else:
-                await self._endings.give_up(job.uuid, job.state)
+            with bind_job(job.uuid, peer=job.validator):
+                await self._end(job)
+
+    async def _end(self, job: UnderWay) -> None:
+        if job.cancel_requested:
+            await self._endings.cancel(job.uuid, NOT_CONFIRMED)
+        else:
+            await self._endings.give_up(job.uuid, job.state)
 
     async def _sleep(self) -> None:
         self._wake.clear()

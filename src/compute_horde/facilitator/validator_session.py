@@ -33,6 +33,10 @@ from compute_horde.protocol.facilitator_validator import (
 )
 from compute_horde.protocol.signing import Verifier, verify_hex
 from compute_horde.storage.errors import StorageError
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
+from compute_horde.telemetry.logs import bind_job, bind_peer
+from compute_horde.telemetry.outages import Outages
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.channel import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
@@ -73,7 +77,10 @@ class ValidatorDesk:
         jobs: Jobs,
         places: Places,
         questions: Questions,
+        metrics: FacilitatorMetrics,
+        outages: Outages,
     ) -> None:
+        self.metrics, self.outages = metrics, outages
         self.chain, self.verifier, self.clock = chain, verifier, clock
         self.presence, self.jobs, self.places, self.questions = presence, jobs, places, questions
         self.channels: set[Channel] = set()
@@ -85,7 +92,8 @@ class ValidatorDesk:
         """Serve one connection until it ends; it is forgotten at once, however it ends (G13)."""
         self.channels.add(channel)
         try:
-            await ValidatorSession(self, channel, headers).run()
+            with bind_peer(channel.peer):
+                await ValidatorSession(self, channel, headers).run()
         finally:
             self.channels.discard(channel)
 
@@ -174,20 +182,24 @@ class ValidatorSession:
         try:
             message = parse_frame(VALIDATOR_TO_FACILITATOR, frame)
         except MalformedFrame as error:
+            self._desk.metrics.refused(Refusal.MALFORMED)
             errors = [ResponseError.model_validate(item) for item in error.for_peer()]
             self._answer(Response(status="error", errors=errors))
             return
         if isinstance(message, V0AuthenticationRequest):
             await self._authenticate(message)
         elif self._link is None:
+            self._desk.metrics.refused(Refusal.LOGIN)
             self._answer(Response.error("auth.not_authenticated", "Not authenticated"))
         else:
-            await self._on_message(message, frame, self._link)
+            with bind_peer(self._link.hotkey):
+                await self._on_message(message, frame, self._link)
 
     async def _on_message(self, message: FromValidator, frame: str, link: Link) -> None:
         match message:
             case V0JobStatusUpdate():
-                self._answer(await self._report(message, link))
+                with bind_job(message.uuid[:64]):
+                    self._answer(await self._report(message, link))
             case V0Heartbeat() | V0MachineSpecsUpdate():
                 pass  # neither is answered (section 5.3)
             case V0JobLogsResponse() | V0ExplainJobResponse():
@@ -200,12 +212,16 @@ class ValidatorSession:
     async def _report(self, update: V0JobStatusUpdate, link: Link) -> Response:
         for pause in (*STORE_PAUSES, None):
             try:
-                return await self._desk.jobs.report(update, link)
+                response = await self._desk.jobs.report(update, link)
             except StorageError as error:
+                self._desk.outages.failed()
                 log.error("status not stored", job_uuid=update.uuid, error=str(error))
             except Exception:
                 log.exception("status update failed", job_uuid=update.uuid)
                 break
+            else:
+                self._desk.outages.worked()
+                return response
             if pause is not None:
                 await asyncio.sleep(pause)
         return Response.error(NOT_STORED, "The status could not be stored; send it again")
@@ -248,10 +264,13 @@ class ValidatorSession:
             raw = bytes.fromhex(request.public_key)
             hotkey = ss58_of(raw)
         except ValueError:
+            self._desk.metrics.refused(Refusal.MALFORMED)
             raise Disconnect(CLOSE_DISCONNECTED, GONE) from None
         if not self._desk.knows(hotkey):
+            self._desk.metrics.refused(Refusal.FORBIDDEN)
             raise Disconnect(CLOSE_DISCONNECTED, GONE)
         if not verify_hex(self._desk.verifier, hotkey, raw, request.signature):
+            self._desk.metrics.refused(Refusal.SIGNATURE)
             refused = Response.error("auth.signature_invalid", "The signature is not valid")
             raise Disconnect(CLOSE_SIGNATURE_INVALID, refused)
         return hotkey
