@@ -33,7 +33,8 @@ LAST_ANSWERS_CHARS = 512 * 1024
 REDIAL_PAUSE_SECONDS = 1.0
 """The longest pause between two dials: a miner that is back waits no longer for its executors."""
 
-_ORDERLY = (1000, 1001)
+STORED_CODE = 1000
+"""With it a miner closes once it has stored the last message; one that is about to stop closes with another."""
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ class MinerLink:
             try:
                 await self._converse(channel)
             except ChannelClosed as closed:
-                if self.finished and closed.code in _ORDERLY and self._sent == len(self._outbox):
+                if self.finished and closed.code == STORED_CODE and self._sent == len(self._outbox):
                     return
                 log.info("the connection to the miner broke; dialling again", code=closed.code)
             else:
@@ -211,7 +212,8 @@ class MinerLink:
             done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            await asyncio.wait({receiver}, timeout=CLOSE_GRACE_SECONDS)
+            ours = bool(self._extensions)  # an older miner may say nothing about the last message
+            await asyncio.wait({receiver}, timeout=None if ours else CLOSE_GRACE_SECONDS)
             if receiver.done():
                 receiver.result()
         finally:

@@ -24,7 +24,7 @@ _RAW_ERRORS = frozenset({"volumes", "uploads"})
 
 
 class ApiError(Exception):
-    """An answer with this status and JSON body. ``refusal``: what it is counted as, if the status does not tell."""
+    """An answer with this status and JSON body. ``refusal``: what it counts as, if the status does not tell."""
 
     def __init__(
         self, status: int, body: Any, headers: dict[str, str] | None = None, *, refusal: Refusal | None = None

@@ -10,23 +10,34 @@ from compute_horde.protocol.validator_miner import (
     UnauthorizedError,
     ValidatorAuthForMiner,
 )
+from compute_horde.telemetry import vocabulary
 
 MAX_AHEAD_SECONDS = 60
+_OUT_OF_TIME = (vocabulary.Refusal.STALE, vocabulary.Refusal.LOGIN)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a validator is turned away: for newer peers a code, for older ones a text (G46)."""
+    """Why a validator is turned away: for newer peers a code, for older ones a text (G46).
+
+    ``counted``: as which kind of refusal.
+    """
 
     code: str
     details: str
+    counted: vocabulary.Refusal
 
     def messages(self) -> tuple[UnauthorizedError, GenericError]:
         return UnauthorizedError(code=self.code, details=self.details), GenericError(details=self.details)
 
 
 def unknown_validator(validator: str) -> Refusal:
-    return Refusal("UNKNOWN_VALIDATOR", f"Unknown validator: {validator}")
+    return Refusal("UNKNOWN_VALIDATOR", f"Unknown validator: {validator}", vocabulary.Refusal.FORBIDDEN)
+
+
+def not_authenticated(validator: str, why: str, counted: vocabulary.Refusal) -> Refusal:
+    code = "TOKEN_TOO_OLD" if counted in _OUT_OF_TIME else "UNKNOWN_VALIDATOR"
+    return Refusal(code, f"Validator {validator} not authenticated due to: {why}", counted)
 
 
 @dataclass(frozen=True)
@@ -46,19 +57,19 @@ class Gate:
 
     def check(self, validator: str, auth: ValidatorAuthForMiner, now: float) -> Refusal | None:
         """None lets the validator whose address is in the URL in."""
-        why = self._wrong(validator, auth, now)
-        if why is None:
-            return None
-        code = "TOKEN_TOO_OLD" if why.startswith("msg too") else "UNKNOWN_VALIDATOR"
-        return Refusal(code, f"Validator {validator} not authenticated due to: {why}")
-
-    def _wrong(self, validator: str, auth: ValidatorAuthForMiner, now: float) -> str | None:
         if auth.timestamp < now - AUTH_MAX_AGE_SECONDS:
-            return "msg too old"
+            return not_authenticated(validator, "msg too old", vocabulary.Refusal.STALE)
         if auth.timestamp > now + MAX_AHEAD_SECONDS:
-            return "msg too far in the future"
+            return not_authenticated(validator, "msg too far in the future", vocabulary.Refusal.STALE)
+        if why := self._for_others(validator, auth):
+            return not_authenticated(validator, why, vocabulary.Refusal.FORBIDDEN)
+        if not auth.is_signed(self.verifier):
+            return not_authenticated(validator, "Signature mismatches", vocabulary.Refusal.SIGNATURE)
+        return None
+
+    def _for_others(self, validator: str, auth: ValidatorAuthForMiner) -> str | None:
         if auth.miner_hotkey != self.miner_hotkey:
             return f"wrong miner hotkey ({self.miner_hotkey}!={auth.miner_hotkey[:64]})"
         if auth.validator_hotkey != validator:
             return f"wrong validator hotkey ({validator}!={auth.validator_hotkey[:64]})"
-        return None if auth.is_signed(self.verifier) else "Signature mismatches"
+        return None

@@ -25,8 +25,9 @@ class Connection:
     """
 
     def __init__(self, channel: Channel, validator: str) -> None:
+        """``admitted``: the validator has authenticated."""
         self.channel, self.validator = channel, validator
-        self.alive = True
+        self.alive, self.admitted = True, False
         self._frames: deque[str] = deque()
         self._chars = 0
         self._free: str | None = None

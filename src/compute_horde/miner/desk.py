@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -18,10 +18,13 @@ from compute_horde.miner.store import Clock, Envelope, JobRow, JobStore
 from compute_horde.miner.timers import Timers
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, Message
 from compute_horde.protocol.compat.cancelled import CANCELLED_CODE
-from compute_horde.protocol.enums import Participant
+from compute_horde.protocol.enums import Fault, Participant
 from compute_horde.protocol.problems import Problem
 from compute_horde.protocol.validator_miner import V0HordeFailedRequest, V0JobFailedRequest
 from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.telemetry.miner import MinerMetrics
+from compute_horde.telemetry.outages import Outages
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.channel import Channel
 
 log = structlog.get_logger(__name__)
@@ -42,10 +45,12 @@ class Desk:
         store: JobStore,
         clock: Clock = time.time,
         timers: Callable[[], Timers] = Timers,
+        metrics: MinerMetrics | None = None,
     ) -> None:
         self.settings, self.store, self.clock = settings, store, clock
         self.make_timers = timers
-        self.retries = Retries()
+        self.metrics = metrics or MinerMetrics()
+        self.retries = Retries(Outages(self.metrics))
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, Job] = {}
         self.stopped = False
@@ -174,17 +179,25 @@ class Desk:
                 state = transition(job.row.state, to, by) if to else job.row.state
             except IllegalTransition as illegal:
                 log.info("stage message dropped", job_uuid=job.uuid, type=message.type, why=str(illegal))
-                return False
+                return self._dropped(job, message, by, Refusal.ILLEGAL_TRANSITION)
             if to is None and (job.ended or message.type in job.seen):
-                return False
+                return self._dropped(job, message, by, Refusal.ILLEGAL_TRANSITION)
             if not await self._store(job, state if to else None, message):
                 log.warning("stale stage message dropped", job_uuid=job.uuid, type=message.type)
-                return False
-            job.move(state)
+                return self._dropped(job, message, by, Refusal.STALE_CLAIM)
+            if to is not None:
+                left = job.row.state
+                self.metrics.stage(left, state, job.row.executor_class, job.move(state, self.clock()))
             job.seen.add(message.type)
             for connection in job.listeners:
                 connection.post(message.frame)
         return True
+
+    def _dropped(self, job: Job, message: Envelope, by: Participant, why: Refusal) -> Literal[False]:
+        """What the miner itself wanted to say too late counts as nothing."""
+        if by is not Participant.MINER:
+            self.metrics.refused(Refusal.REPEATED if message.type in job.seen else why)
+        return False
 
     async def _store(self, job: Job, to: JobState | None, message: Envelope) -> bool:
         if to is None:
@@ -204,7 +217,7 @@ class Desk:
         state = JobState.CANCELLED if is_cancelled(message) else state
         if await self.record(job, message, state, by):
             log.warning("job failed", job_uuid=job.uuid, code=found.code, message=found.message)
-            self._end(job, 0)
+            self._end(job, 0, found.fault)
 
     async def finish(self, job: Job, message: Message, to: JobState) -> None:
         """The executor ended the job; it may tidy up. A failure of a job that was to be cancelled is its end."""
@@ -216,10 +229,11 @@ class Desk:
             await self.fail(job, problem("output_too_large", "the result is larger than a message can be"))
         elif await self.record(job, message, to):
             log.info("job ended", job_uuid=job.uuid, state=to.value)
-            self._end(job, self.settings.executor_exit_limit)
+            self._end(job, self.settings.executor_exit_limit, _fault(message))
 
-    def _end(self, job: Job, tidy_up_s: float) -> None:
+    def _end(self, job: Job, tidy_up_s: float, fault: Fault | None) -> None:
         """The closed connection tells the executor that its last message is stored, or no longer wanted."""
+        self.metrics.ended(job.row.state, fault, max(0.0, self.clock() - job.row.created_at))
         job.finish(tidy_up_s)
         job.logs.close("ended")
         if job.channel is not None:
@@ -251,5 +265,15 @@ class Desk:
 
     async def _restored(self, row: JobRow) -> Job:
         seen = {message.type for message in await self.store.messages(row.job_uuid)}
-        requested = row.request is not None
-        return self.add(Job(row, seen=seen, requested=requested, restored=True, timers=self.make_timers()))
+        job = Job(row, seen=seen, requested=row.request is not None, restored=True, timers=self.make_timers())
+        job.since = await self.store.last_message_at(row.job_uuid) or row.created_at
+        job.met = row.state is not JobState.ACCEPTED
+        return self.add(job)
+
+
+def _fault(message: Message) -> Fault | None:
+    """Whose doing the end was that an executor reports: ``nobody`` where it does not say; None: all went well."""
+    if not isinstance(message, V0JobFailedRequest | V0HordeFailedRequest):
+        return None
+    found = Problem.from_context(message.context, message.message)
+    return found.fault if found else Fault.NOBODY

@@ -27,6 +27,8 @@ from compute_horde.protocol.validator_miner import (
     V0StreamingJobReadyRequest,
     V0VolumesReadyRequest,
 )
+from compute_horde.telemetry.logs import bind_job, bind_peer
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.channel import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
@@ -42,7 +44,7 @@ class ExecutorDoor:
 
     async def serve(self, channel: Channel, token: str) -> None:
         """Speak with an executor until either side closes."""
-        with self._desk.session(channel):
+        with self._desk.session(channel), bind_peer(channel.peer):
             await self._serve(channel, token)
 
     async def _serve(self, channel: Channel, token: str) -> None:
@@ -53,6 +55,10 @@ class ExecutorDoor:
         if job is None or job.ended:
             await self._turn_away(channel, token, job)
             return
+        with bind_job(job.uuid):
+            await self._speak(job, channel)
+
+    async def _speak(self, job: Job, channel: Channel) -> None:
         code = 1006
         try:
             await self._executors.connected(job, channel)
@@ -72,6 +78,7 @@ class ExecutorDoor:
             if job
             else f"No job waiting for token {shown}"
         )
+        self._desk.metrics.refused(Refusal.UNKNOWN_JOB)
         log.warning("executor turned away", peer=channel.peer, why=why)
         try:
             await channel.send(GenericError(details=why).to_frame())
@@ -83,13 +90,16 @@ class ExecutorDoor:
         try:
             message = parse_frame(EXECUTOR_TO_MINER, frame)
         except MalformedFrame as error:
+            self._desk.metrics.refused(Refusal.MALFORMED)
             await channel.send(GenericError(details=f"Malformed message: {error}").to_frame())
             return
         if not isinstance(message, GenericError) and message.job_uuid != job.uuid:
+            self._desk.metrics.refused(Refusal.NOT_OURS)
             log.warning("executor speaks of another job", job_uuid=job.uuid, other=message.job_uuid[:64])
             await channel.send(GenericError(details=f"This connection is about job {job.uuid}").to_frame())
             return
         if isinstance(message, V0JobLogsResponse) and len(frame.encode()) > MAX_LOGS_FRAME_BYTES:
+            self._desk.metrics.refused(Refusal.TOO_LARGE)
             log.warning("an answer about output is too large", job_uuid=job.uuid)
             return
         await self._handle(job, channel, message)
@@ -131,6 +141,7 @@ class ExecutorDoor:
     ) -> None:
         """Nothing can have been executed before the job request came."""
         if not job.requested:
+            self._desk.metrics.refused(Refusal.ILLEGAL_TRANSITION)
             log.warning("executor ran ahead of its job", job_uuid=job.uuid, type=message.message_type)
         elif isinstance(message, V0JobFinishedRequest):
             await self._desk.finish(job, message, to)

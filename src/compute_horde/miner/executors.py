@@ -13,6 +13,7 @@ from compute_horde.miner.logs import Asker
 from compute_horde.miner.supervisor import Supervisor
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, empty_answer
 from compute_horde.protocol.extensions import Extension, announced
+from compute_horde.telemetry.vocabulary import Peer
 from compute_horde.transport.channel import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ class Executors:
             if job.ended:  # while this waited its turn
                 await channel.close(1000, "the job is over")
                 return
+            if job.met:
+                self._desk.metrics.reconnected(Peer.EXECUTOR)
             older = job.channel
             job.connect(channel, announced(channel.peer_headers))
             job.logs.close("unavailable")

@@ -1,11 +1,12 @@
 """The miner's edge: two WebSockets and a few pages on one port (sections 6.1, 7.1, 7.5, 9.4)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from litestar import Litestar, Request, Response, WebSocket, get, websocket
 from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from compute_horde.miner import pages
@@ -17,14 +18,16 @@ from compute_horde.protocol.miner_executor import EXECUTOR_PATH
 from compute_horde.protocol.validator_miner import VALIDATOR_PATH
 from compute_horde.transport.served import ServedChannel
 
-Ready = Callable[[], Awaitable[bool]]
 Socket = WebSocket[Any, Any, State]
 
 
 def make_app(
-    validators: ValidatorDoor, executors: ExecutorDoor, book: ReceiptBook | None, is_ready: Ready
+    validators: ValidatorDoor,
+    executors: ExecutorDoor,
+    book: ReceiptBook | None,
+    operations: Sequence[HTTPRouteHandler],
 ) -> Litestar:
-    """The application; everything that it needs is an argument."""
+    """The application; everything that it needs is an argument. ``operations``: health, and perhaps metrics."""
 
     @websocket(VALIDATOR_PATH + "{hotkey:str}", name="validator_interface")
     async def validator_interface(socket: Socket, hotkey: FromPath[str]) -> None:
@@ -51,18 +54,8 @@ def make_app(
         ours = version("compute-horde")
         return {"miner_version": ours, "runner_version": ours}
 
-    @get("/health/live", sync_to_thread=False)
-    def live() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @get("/health/ready")
-    async def ready() -> Response[dict[str, str]]:
-        if await is_ready():
-            return Response({"status": "ok"})
-        return Response({"status": "not ready"}, status_code=503)
-
     return Litestar(
-        [validator_interface, executor_interface, receipt_page, show_version, live, ready],
+        [validator_interface, executor_interface, receipt_page, show_version, *operations],
         openapi_config=None,
         logging_config=None,
     )

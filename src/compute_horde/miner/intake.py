@@ -19,6 +19,7 @@ from compute_horde.miner.pool import ClassNotOffered, Pool, Slot
 from compute_horde.miner.receipts import Payload, ReceiptBook, receipt_problem
 from compute_horde.miner.store import Also, JobRow
 from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest, empty_answer
+from compute_horde.protocol.enums import RejectionReason
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.miner_executor import executor_token
 from compute_horde.protocol.receipts import UUID_PATTERN
@@ -33,6 +34,7 @@ from compute_horde.protocol.validator_miner import (
     frame_is_signed,
 )
 from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.telemetry.vocabulary import Refusal, TryOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +42,11 @@ _UUID = re.compile(UUID_PATTERN)
 
 
 class Refused(Exception):  # noqa: N818 - the domain's word
-    """Answered with a ``GenericError``; the connection stays."""
+    """Answered with a ``GenericError``; the connection stays. ``counted``: as which kind of refusal."""
+
+    def __init__(self, text: str, counted: Refusal = Refusal.UNKNOWN_JOB) -> None:
+        self.counted = counted
+        super().__init__(text)
 
 
 class Intake:
@@ -60,19 +66,30 @@ class Intake:
         :raises Refused: the job is another validator's, or its name is no UUID.
         """
         if not _UUID.fullmatch(message.job_uuid):
-            raise Refused("job_uuid is not a lower-case UUID")
+            raise Refused("job_uuid is not a lower-case UUID", Refusal.MALFORMED)
         async with self._one_at_a_time:
             try:
                 if await self._told_again(message.job_uuid, connection):
+                    self._desk.metrics.refused(Refusal.REPEATED)
                     return
                 decline = self._problem(message, frame, connection.validator)
             except DatabaseUnavailable:
                 decline = self._cannot_tell(message.job_uuid)
             if decline is None:
                 decline = await self._take(message, connection)
+        self._count(decline)
         if decline is not None:
             log.info("job declined", job_uuid=message.job_uuid, reason=decline.reason.value, why=decline.message)
             connection.say(decline)
+
+    def _count(self, decline: V0DeclineJobRequest | None) -> None:
+        if decline is None:
+            self._desk.metrics.offered(TryOutcome.ACCEPTED)
+            return
+        busy = decline.reason is RejectionReason.BUSY
+        self._desk.metrics.offered(TryOutcome.BUSY if busy else TryOutcome.DECLINED)
+        if decline.reason in (RejectionReason.INVALID_SIGNATURE, RejectionReason.INVALID_RECEIPT):
+            self._desk.metrics.refused(Refusal.SIGNATURE)
 
     async def _told_again(self, job_uuid: str, connection: Connection) -> bool:
         """Whether the job was accepted before: then all its messages go out once more.
@@ -92,7 +109,7 @@ class Intake:
     def _cannot_tell(self, job_uuid: str) -> V0DeclineJobRequest:
         """:raises Refused: the job is at work, so that it cannot be declined any more."""
         if job_uuid in self._desk.jobs:
-            raise Refused(f"The messages of job {job_uuid} cannot be read just now; ask again")
+            raise Refused(f"The messages of job {job_uuid} cannot be read just now; ask again", Refusal.OTHER)
         return declines.not_stored(job_uuid)
 
     def _problem(self, message: V0InitialJobRequest, frame: str, validator: str) -> V0DeclineJobRequest | None:
@@ -165,7 +182,7 @@ class Intake:
         started = self._entry(message.job_started_receipt_payload, message.job_started_receipt_signature)
         await self._desk.store.accept(row, accepted, started)
         timers = self._desk.make_timers()
-        job = Job(row, seen={accepted.type}, listeners={connection}, claimed=True, slot=slot, timers=timers)
+        job = Job(row, now, {accepted.type}, listeners={connection}, claimed=True, slot=slot, timers=timers)
         self._desk.add(job)
         connection.post(accepted.frame)
         self._supervisor.start(job)
@@ -177,7 +194,7 @@ class Intake:
         """The whole job, for the executor. :raises Refused: it does not fit the job that was accepted."""
         job = await self._known(message.job_uuid, connection)
         if frame_is_signed(frame, connection.validator, self._verifier) is False:
-            raise Refused(f"Invalid signature of V0JobRequest for {job.uuid}")
+            raise Refused(f"Invalid signature of V0JobRequest for {job.uuid}", Refusal.SIGNATURE)
         if not job.ended:
             self._check_fits(message, job)
         await self._outbox.attach(job, connection, claim=True)
@@ -192,9 +209,10 @@ class Intake:
     def _check_fits(message: V0JobRequest, job: Job) -> None:
         initial = V0InitialJobRequest.model_validate_json(job.row.initial)
         if message.executor_class is not initial.executor_class:
-            raise Refused(f"Executor class of V0JobRequest differs from the accepted one for {job.uuid}")
+            other_class = f"Executor class of V0JobRequest differs from the accepted one for {job.uuid}"
+            raise Refused(other_class, Refusal.MALFORMED)
         if message.volume is not None and initial.volume is not None:
-            raise Refused(f"Received job volume twice for {job.uuid}")
+            raise Refused(f"Received job volume twice for {job.uuid}", Refusal.MALFORMED)
 
     async def _begin(self, job: Job, frame: str) -> None:
         """The request is stored before the executor has it, so that a restart knows what it may have done."""
@@ -212,7 +230,7 @@ class Intake:
         if self._book is not None:
             why = self._receipt_problem(message.payload, message.signature, connection.validator)
             if why:
-                raise Refused(f"Invalid {message.payload.receipt_type} for {job.uuid}: {why}")
+                raise Refused(f"Invalid {message.payload.receipt_type} for {job.uuid}: {why}", Refusal.SIGNATURE)
         entry = self._entry(message.payload, message.signature)
         if isinstance(message, V0JobFinishedReceiptRequest):
             await self._desk.keep(partial(self._desk.store.acknowledge, job.uuid, entry), "a finished receipt")
@@ -270,4 +288,4 @@ class Intake:
     @staticmethod
     def _check_owner(job: Job, connection: Connection) -> None:
         if job.row.validator != connection.validator:
-            raise Refused(f"Unknown job: {job.uuid}")
+            raise Refused(f"Unknown job: {job.uuid}", Refusal.NOT_OURS)

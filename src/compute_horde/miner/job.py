@@ -21,19 +21,23 @@ SINGLE_TIMEOUT_SECONDS = 300
 
 @dataclass(eq=False)
 class Job:
-    """``row`` is replaced, never changed. ``listeners``: who hears of the job; one connection once it is
+    """``row`` is replaced, never changed; ``since``: when it came to its state, in UNIX seconds.
+
+    ``listeners``: who hears of the job; one connection once it is
     ``claimed``, which is when the validator spoke of this very job there, otherwise all of its validator's.
     ``requested``: the validator's job request has come. ``extensions``: what the connected executor announced.
     ``logs``: who waits for the job's output.
 
     ``restored``: it was accepted before a restart, so that an executor may be alive which this process never
     launched. ``watched``: a launched executor's end is waited for. ``deserted``: none is alive any more, and none
-    will be launched. ``away`` is set while no executor is connected.
+    will be launched. ``executor_died``: the last one did so before the job was over, and has left things behind.
+    ``met``: one has been connected. ``away`` is set while none is.
 
     ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
     """
 
     row: JobRow
+    since: float = 0.0
     seen: set[str] = field(default_factory=set)
     listeners: set[Connection] = field(default_factory=set)
     claimed: bool = False
@@ -45,7 +49,9 @@ class Job:
     restored: bool = False
     watched: bool = False
     deserted: bool = False
+    met: bool = False
     launches: int = 0
+    executor_died: bool = False
     acknowledged: bool = False
     over: "asyncio.Future[float]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -65,12 +71,15 @@ class Job:
     def ended(self) -> bool:
         return self.row.state.is_terminal
 
-    def move(self, state: JobState) -> None:
-        self.row = self.row._replace(state=state)
+    def move(self, state: JobState, now: float) -> float:
+        """How long (seconds) it was in the state that it leaves."""
+        stayed = max(0.0, now - self.since)  # a wall clock may be set back
+        self.row, self.since = self.row._replace(state=state), now
+        return stayed
 
     def connect(self, channel: Channel, extensions: frozenset[Extension]) -> None:
         """Its executor is here."""
-        self.channel, self.extensions = channel, extensions
+        self.channel, self.extensions, self.met = channel, extensions, True
         self.away.clear()
 
     def hang_up(self) -> None:

@@ -20,6 +20,11 @@ class Outbox:
         self.desk, self._store = desk, desk.store
         self._connections: dict[str, list[Connection]] = {}
 
+    @property
+    def validators(self) -> int:
+        """How many are connected, whatever the number of their connections."""
+        return len(self._connections)
+
     def finish(self, code: int) -> None:
         """Let every connection send what is queued, then close."""
         for connections in self._connections.values():

@@ -8,6 +8,7 @@ from typing import TypeVar
 import structlog
 
 from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.telemetry.outages import Outages
 from compute_horde.transport.backoff import backoff
 
 log = structlog.get_logger(__name__)
@@ -24,7 +25,8 @@ class Stopping(Exception):  # noqa: N818 - an event more than an error
 class Retries:
     """One for the whole miner. Whoever calls :meth:`until_done` holds what is to be stored meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -45,11 +47,13 @@ class Retries:
             try:
                 answer = await work()
             except DatabaseUnavailable as error:
+                self._outages.failed()
                 report = log.debug if failed else log.error
                 report("the database fails; trying again", what=what, error=str(error))
                 failed = True
                 await self._rest(next(pauses))
             else:
+                self._outages.worked()
                 if failed:
                     log.warning("the database works again", what=what)
                 return answer

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-import sqlalchemy as sa
 import structlog
 
 from compute_horde.chain import keys
@@ -14,6 +13,7 @@ from compute_horde.miner.auth import Gate
 from compute_horde.miner.desk import GOING_AWAY, Desk
 from compute_horde.miner.executor_session import ExecutorDoor
 from compute_horde.miner.executors import Executors
+from compute_horde.miner.gauges import Gauges
 from compute_horde.miner.http import make_app
 from compute_horde.miner.intake import Intake
 from compute_horde.miner.job import limits_of
@@ -29,10 +29,12 @@ from compute_horde.miner.validator_session import ValidatorDoor
 from compute_horde.protocol.signing import Signer, Verifier
 from compute_horde.protocol.validator_miner import V0InitialJobRequest
 from compute_horde.storage.database import Database
-from compute_horde.storage.errors import StorageError
 from compute_horde.storage.migrate import migrate
 from compute_horde.storage.retention import Housekeeper, Rule
 from compute_horde.storage.sole import Sole
+from compute_horde.telemetry.health import Health, answers, flag
+from compute_horde.telemetry.miner import MinerMetrics
+from compute_horde.telemetry.server import Operations, health_routes, metrics_route
 from compute_horde.transport.served import Server
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,7 @@ class MinerService:
         verifier: Verifier = keys.verify,
         clock: Clock = time.time,
         timers: Callable[[], Timers] = Timers,
+        metrics: MinerMetrics | None = None,
     ) -> None:
         """``clock``: the wall's. ``timers``: those of one job.
 
@@ -70,7 +73,8 @@ class MinerService:
         self.book = self._make_book(hotkey)
         self._gate = self._make_gate(hotkey, verifier)
         self.pool = Pool(settings.executors)
-        self._desk = Desk(settings, self._store, clock, timers)
+        self.metrics = metrics or MinerMetrics()
+        self._desk = Desk(settings, self._store, clock, timers, self.metrics)
         self._outbox = Outbox(self._desk)
         self._supervisor = Supervisor(self._desk, launcher, lambda: self.executor_address)
         self._at_work = Executors(self._desk, self._supervisor)
@@ -82,6 +86,29 @@ class MinerService:
         self._server: Server | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._ready = False
+        self.health = self._make_health()
+        self.operations = Operations(
+            self.health,
+            self.metrics,
+            host=settings.operations_host,
+            port=settings.operations_port,
+            token=settings.operations_token,
+        )
+        Gauges(self._database, self._desk, self._outbox, self.pool, lambda: self._known(chain)).register(
+            self.metrics
+        )
+
+    def _make_health(self) -> Health:
+        ready = {
+            "started": flag(lambda: self._ready, "it starts or stops"),
+            "database": answers(self._database),
+        }
+        works = flag(self._works, "a part of the miner has ended; restart it")
+        return Health(ready, {"tasks": works}, unready="not ready")
+
+    def _known(self, chain: Chain) -> Collection[str]:
+        trusted = self._settings.trusted_for
+        return [trusted] if trusted else chain.directory().validators
 
     def _make_book(self, hotkey: Signer | None) -> ReceiptBook | None:
         if self._settings.trusted_for:
@@ -119,6 +146,7 @@ class MinerService:
         try:
             await self._prepare()
             await self._listen()
+            await self.operations.start()
             self._resume()
             for executor_class, count in self.pool.manifest().items():
                 await self._launcher.warm(executor_class, min(count, self._settings.warm))
@@ -134,14 +162,18 @@ class MinerService:
         self._resume()
 
     async def _listen(self) -> None:
-        app = make_app(self.validators, self.executors, self.book, self._is_ready)
+        token = self._settings.operations_token
+        metrics = [metrics_route(self.metrics, token)] if token else []  # strangers reach this port
+        app = make_app(self.validators, self.executors, self.book, [*health_routes(self.health), *metrics])
         self._server = Server(app, self._settings.host, self._settings.port)
         await self._server.start()
 
     async def _prepare(self) -> None:
         await self._sole.start()
         await migrate(self._database, "miner")
-        for job in await self._desk.restore():
+        restored = await self._desk.restore()
+        self.metrics.lease_taken_over(len(restored))
+        for job in restored:
             job.slot = self.pool.take(job.row.executor_class)
             initial = V0InitialJobRequest.model_validate_json(job.row.initial)
             limits = limits_of(initial, self._settings.executor_startup_limit)
@@ -174,18 +206,12 @@ class MinerService:
         await self._desk.drain()
         if self._server is not None:
             await self._server.stop()
+        await self.operations.stop()
         await self._sole.close()
         await self._database.close()
 
-    async def _is_ready(self) -> bool:
-        if not self._ready:
-            return False
-        try:
-            async with self._database.read() as connection:
-                await connection.execute(sa.text("SELECT 1"))
-        except (StorageError, sa.exc.SQLAlchemyError):
-            return False
-        return True
+    def _works(self) -> bool:
+        return self._housekeeping is None or not self._housekeeping.done()
 
     def _rules(self) -> dict[str, Rule]:
         """What is past its retention; receipts have their own (section 9.3)."""

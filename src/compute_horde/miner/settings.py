@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from compute_horde.configuration import ServiceSettings
@@ -32,6 +32,9 @@ class MinerSettings(ServiceSettings):
     * ``trusted_for``: the one validator of a trusted miner (section 1); no receipts then
     * ``warm``: executors of each class kept started for the next job
     * ``main_hotkey``: the answer to a validator that asks for it
+    * ``operations_host``, ``operations_port``: where health and metrics are, beside the main port; None: nowhere
+      else; 0 picks a free port
+    * ``operations_token``: asked for at ``/metrics``; where it is set, the main port has ``/metrics``, too
     """
 
     model_config = SettingsConfigDict(env_prefix="HORDE_MINER_", frozen=True, extra="forbid")
@@ -58,3 +61,6 @@ class MinerSettings(ServiceSettings):
     trusted_for: str | None = None
     warm: int = Field(default=1, ge=0)
     main_hotkey: str | None = None
+    operations_host: str = "127.0.0.1"
+    operations_port: int | None = Field(default=None, ge=0, lt=65536)
+    operations_token: SecretStr | None = None

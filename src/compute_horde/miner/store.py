@@ -1,7 +1,7 @@
 """Jobs and their outbox, in the database."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -163,6 +163,22 @@ class JobStore:
         async with self._database.read() as connection:
             rows = await connection.execute(statement.order_by(job_messages.c.id))
             return [Envelope(*row) for row in rows]
+
+    async def last_message_at(self, job_uuid: str) -> float | None:
+        """When (UNIX seconds) the newest message of a job was stored."""
+        newest = sa.select(sa.func.max(job_messages.c.created_at)).where(job_messages.c.job_uuid == job_uuid)
+        async with self._database.read() as connection:
+            found: float | None = await connection.scalar(newest)
+        return found
+
+    async def unacknowledged(self, validators: Collection[str]) -> int:
+        """How many messages are kept for these validators."""
+        theirs = sa.and_(jobs.c.validator.in_(sorted(validators)), jobs.c.acknowledged.is_(False))
+        kept = sa.select(sa.func.count()).where(
+            job_messages.c.job_uuid.in_(sa.select(jobs.c.job_uuid).where(theirs))
+        )
+        async with self._database.read() as connection:
+            return int(await connection.scalar(kept) or 0)
 
     async def purge(self, before: float) -> int:
         """Forget jobs that ended before this moment, in small steps; how many."""

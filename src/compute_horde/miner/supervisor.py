@@ -12,6 +12,7 @@ from compute_horde.miner.job import Job
 from compute_horde.miner.launcher import ExecutorLauncher, LaunchedExecutor
 from compute_horde.miner.pool import until_ended
 from compute_horde.miner.retries import Stopping
+from compute_horde.telemetry.logs import bind_job
 from compute_horde.transport.backoff import backoff
 
 log = structlog.get_logger(__name__)
@@ -48,24 +49,47 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _supervise(self, job: Job) -> None:
+        with bind_job(job.uuid):
+            await self._watch(job)
+
+    async def _watch(self, job: Job) -> None:
         try:
             await self._keep_one_alive(job)
         except Stopping:
             return
         except Exception:
             log.exception("a job's executor is not watched any more", job_uuid=job.uuid)
-        job.watched = False
         if not job.ended:
             self._desk.spawn(self.deserted(job))
-        elif job.slot is not None:
+        if job.executor_died:
+            await self._clear_up(job)
+        job.watched = False
+        if job.ended and job.slot is not None:
             job.slot.release()
+
+    async def _clear_up(self, job: Job) -> None:
+        """One more executor for a job that is over: it is turned away, and removes what the dead one has left."""
+        await asyncio.wait({job.over})
+        if job.slot is not None:
+            job.slot.job_over()
+        at_once = asyncio.get_running_loop().create_future()
+        at_once.set_result(self._desk.settings.executor_exit_limit)
+        try:
+            row = job.row
+            executor = await self._launcher.launch(row.token, row.executor_class, self._miner_url())
+            await until_ended(executor, at_once)
+        except Exception as error:
+            log.error("what a dead executor left is not removed yet", job_uuid=job.uuid, error=str(error))
 
     async def _keep_one_alive(self, job: Job) -> None:
         """Return when the job is over, or when nothing more will be launched for it."""
         pauses = backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         for number in range(RELAUNCHES + 1):
+            if number or job.restored:
+                self._desk.metrics.executor_relaunched()
             if not await self._one(job):
                 return
+            job.executor_died = True
             await self._silence(job)
             if job.over.done():
                 return
@@ -76,6 +100,7 @@ class Supervisor:
         """One executor from its launch to its end; False: it is no use to launch another."""
         try:
             if executor := await self._launch(job):
+                job.executor_died = False
                 await until_ended(executor, job.over)
         except Exception as error:
             log.error("executor not started", job_uuid=job.uuid, error=str(error))
@@ -122,6 +147,8 @@ class Supervisor:
             await self._lost(job, why)
 
     async def _lost(self, job: Job, why: str) -> None:
+        if not job.ended:
+            self._desk.metrics.executor_lost()
         found = problem("executor_disconnected", f"The executor was lost: {why}", state=job.row.state.value)
         await self._desk.fail(job, found)
 

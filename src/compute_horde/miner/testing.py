@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -31,6 +32,7 @@ from compute_horde.protocol.validator_miner import (
     ValidatorAuthForMiner,
     signed_request,
 )
+from compute_horde.telemetry.miner import MinerMetrics
 from compute_horde.transport.channel import Channel, ChannelClosed
 from compute_horde.transport.memory import memory_pair
 
@@ -207,7 +209,8 @@ class Horde:
     def __init__(self, settings: MinerSettings, chain: FixedChain, timers: Callable[[], Timers] = Timers) -> None:
         self.settings, self.chain, self.launcher = settings, chain, FakeLauncher()
         hotkey = None if settings.trusted_for else MINER
-        self.miner = MinerService(settings, chain, self.launcher, hotkey=hotkey, timers=timers)
+        metrics = MinerMetrics(clock=itertools.count().__next__)  # read anew each time
+        self.miner = MinerService(settings, chain, self.launcher, hotkey=hotkey, timers=timers, metrics=metrics)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def validator(
@@ -266,6 +269,12 @@ class Horde:
         await validator.say(request(job_uuid))
         await executor.expect("V0JobRequest")
         return validator, executor
+
+    async def figures(self) -> dict[str, float]:
+        """The metrics that are not zero, as ``name{label="value"}``, without their common prefix."""
+        lines = (await self.miner.metrics.render()).decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("compute_horde_"))
+        return {name.removeprefix("compute_horde_miner_"): float(n) for name, n in pairs if float(n)}
 
     async def launched(self, count: int = 1) -> FakeExecutor:
         """The executor that was launched last, when there have been so many."""

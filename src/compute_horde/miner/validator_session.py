@@ -1,11 +1,12 @@
 """One validator's connection: authentication first, then its requests in order (section 6)."""
 
 import asyncio
+import contextlib
 
 import structlog
 
 from compute_horde.chain.port import Chain
-from compute_horde.miner.auth import Gate, Refusal, unknown_validator
+from compute_horde.miner.auth import Gate, Refusal, not_authenticated, unknown_validator
 from compute_horde.miner.capacity import CapacityNews
 from compute_horde.miner.connection import Connection
 from compute_horde.miner.intake import Intake, Refused
@@ -25,11 +26,16 @@ from compute_horde.protocol.validator_miner import (
     ValidatorAuthForMiner,
     ValidatorToMiner,
 )
+from compute_horde.telemetry import vocabulary
+from compute_horde.telemetry.logs import bind_job, bind_peer
+from compute_horde.telemetry.vocabulary import Peer
 from compute_horde.transport.channel import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
 
 PING = "PING"
+WELL = 1000
+"""The close code of a peer that is through."""
 MAX_EARLY_FRAMES = 64
 MAX_EARLY_CHARS = 1024 * 1024
 """What an unauthenticated peer may make the miner keep, in all."""
@@ -42,10 +48,12 @@ class ValidatorDoor:
     def __init__(self, gate: Gate, chain: Chain, pool: Pool, outbox: Outbox, intake: Intake) -> None:
         self._gate, self._chain, self._pool, self._intake = gate, chain, pool, intake
         self._outbox, self._desk, self._news = outbox, outbox.desk, CapacityNews(pool)
+        self._metrics = self._desk.metrics
+        self._lost: set[str] = set()
 
     async def serve(self, channel: Channel, validator: str) -> None:
         """Speak with a validator until either side closes."""
-        with self._desk.session(channel):
+        with self._desk.session(channel), bind_peer(validator[:64]):
             await self._serve(channel, validator)
 
     async def _serve(self, channel: Channel, validator: str) -> None:
@@ -54,7 +62,9 @@ class ValidatorDoor:
         try:
             await self._converse(connection)
         except ChannelClosed as closed:
-            log.info("validator left", validator=validator, code=closed.code)
+            log.info("validator left", validator=validator[:64], code=closed.code)
+            if connection.admitted and closed.code != WELL:
+                self._lost.add(validator)
         finally:
             await self._leave(connection, writer)
 
@@ -70,11 +80,12 @@ class ValidatorDoor:
     async def _converse(self, connection: Connection) -> None:
         early: list[str] = []
         if refusal := await self._admit(connection, early):
+            self._metrics.refused(refusal.counted)
             log.warning("validator refused", validator=connection.validator[:64], why=refusal.details)
             for message in refusal.messages():
                 connection.say(message)
             return
-        log.info("validator authenticated", validator=connection.validator, peer=connection.channel.peer)
+        self._admitted(connection)
         connection.say(V0ExecutorManifestRequest(manifest=self._pool.manifest()))
         self._news.follow(connection)
         await self._outbox.enter(connection)
@@ -82,6 +93,13 @@ class ValidatorDoor:
             await self._hear(connection, frame)
         while True:
             await self._hear(connection, await connection.channel.receive())
+
+    def _admitted(self, connection: Connection) -> None:
+        connection.admitted = True
+        if connection.validator in self._lost:
+            self._lost.discard(connection.validator)
+            self._metrics.reconnected(Peer.VALIDATOR)
+        log.info("validator authenticated", validator=connection.validator, address=connection.channel.peer)
 
     async def _admit(self, connection: Connection, early: list[str]) -> Refusal | None:
         """Wait for the authentication; what comes before it is kept in ``early`` (section 6.1)."""
@@ -94,7 +112,7 @@ class ValidatorDoor:
         except TimeoutError:
             auth = None
         if auth is None:
-            return Refusal("TOKEN_TOO_OLD", f"Validator {validator} not authenticated due to: no authentication")
+            return not_authenticated(validator, "no authentication", vocabulary.Refusal.LOGIN)
         return self._gate.check(validator, auth, self._desk.clock())
 
     async def _first_auth(self, connection: Connection, early: list[str]) -> ValidatorAuthForMiner | None:
@@ -118,10 +136,14 @@ class ValidatorDoor:
         if frame == PING:
             return
         try:
-            await self._handle(parse_frame(VALIDATOR_TO_MINER, frame), frame, connection)
+            message = parse_frame(VALIDATOR_TO_MINER, frame)
+            with _about(message):
+                await self._handle(message, frame, connection)
         except MalformedFrame as error:
+            self._metrics.refused(vocabulary.Refusal.MALFORMED)
             connection.say(GenericError(details=f"Malformed message: {error}"))
         except Refused as refused:
+            self._metrics.refused(refused.counted)
             log.warning("validator's message refused", validator=connection.validator, why=str(refused))
             connection.say(GenericError(details=str(refused)))
         except Exception:
@@ -146,3 +168,14 @@ class ValidatorDoor:
                 log.warning("validator reports an error", validator=connection.validator, details=message.details)
             case ValidatorAuthForMiner():
                 log.info("authenticated already", validator=connection.validator)
+
+
+def _about(message: ValidatorToMiner) -> contextlib.AbstractContextManager[None]:
+    """Names the message's job in each record."""
+    match message:
+        case V0InitialJobRequest() | V0JobRequest() | V0CancelJobRequest() | V0JobLogsRequest():
+            return bind_job(message.job_uuid[:64])
+        case V0JobAcceptedReceiptRequest() | V0JobFinishedReceiptRequest():
+            return bind_job(message.payload.job_uuid[:64])
+        case _:
+            return contextlib.nullcontext()

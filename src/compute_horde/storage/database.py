@@ -13,7 +13,7 @@ from compute_horde.storage import postgres, sqlite
 from compute_horde.storage.address import Address, Dialect, read_address
 from compute_horde.storage.clock import now
 from compute_horde.storage.errors import translating
-from compute_horde.storage.settling import Settling
+from compute_horde.storage.settling import Settling, Sync, log_of
 
 
 class Database:
@@ -36,7 +36,7 @@ class Database:
         options = sqlite.READING if self.dialect == "sqlite" else _READING
         self._reader = self.engine.execution_options(**options)
         # SQLite lets a second writer sleep, up to 100 ms at a time; here it goes on as soon as the first is done
-        self._settling = Settling(self.file)
+        self._settling = Settling(self._sync())
         self._turn = asyncio.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
 
     @property
@@ -80,6 +80,16 @@ class Database:
         """The database's clock, in UNIX seconds. Within a statement: :func:`compute_horde.storage.clock.now`."""
         async with self.read() as connection:
             return float((await connection.execute(select(now()))).scalar_one())
+
+    def _sync(self) -> Sync | None:
+        if self.dialect == "postgresql":
+            return self._commit_on_the_disk
+        return None if self.file is None else log_of(self.file)
+
+    async def _commit_on_the_disk(self) -> None:
+        """A commit that waits for the disk takes all earlier ones with it."""
+        async with self.begin() as connection:
+            await connection.execute(postgres.SETTLE)
 
     async def close(self) -> None:
         await self._settling.close()

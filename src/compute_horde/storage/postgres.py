@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -40,6 +40,11 @@ _SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
+SETTLE = text(
+    "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'compute-horde', '')"
+)
+"""Writes next to nothing, and commits it onto the disk."""
+
 _SOCKET_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 
 
@@ -55,7 +60,7 @@ async def connect(address: Address, command_timeout_s: float | None = COMMAND_TI
             address.dsn,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=command_timeout_s,
-            server_settings=_SERVER_SETTINGS,
+            server_settings=_server_settings(address),
         )
     except (asyncpg.PostgresError, OSError, TimeoutError) as error:
         reason = translated(error) or DatabaseUnavailable(str(error))
@@ -64,6 +69,12 @@ async def connect(address: Address, command_timeout_s: float | None = COMMAND_TI
         raise DatabaseMisconfigured(f"{address.name}: {error}") from error
     _watch_peer(connection)
     return connection
+
+
+def _server_settings(address: Address) -> dict[str, str]:
+    """Commits do not wait for the disk (see storage/settling.py), unless the operator says so in the URL."""
+    chosen = "synchronous_commit" in address.dsn
+    return _SERVER_SETTINGS if chosen else {**_SERVER_SETTINGS, "synchronous_commit": "off"}
 
 
 @contextlib.contextmanager

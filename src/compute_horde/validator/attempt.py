@@ -25,6 +25,7 @@ from compute_horde.protocol.validator_miner import (
     V0JobFailedRequest,
     V0JobFinishedRequest,
 )
+from compute_horde.telemetry.vocabulary import Peer, Refusal
 from compute_horde.transport.channel import ChannelClosed, DialFailed
 from compute_horde.validator import outcomes, requests
 from compute_horde.validator.miner_link import JobMessage, MinerLink
@@ -38,6 +39,9 @@ from compute_horde.validator.wish import CancelWish
 log = structlog.get_logger(__name__)
 
 MESSAGE_TOO_BIG = 1009
+
+DISK_SECONDS = 30.0
+"""How long a job waits for the disk before a miner may run it."""
 
 
 class Ended(Exception):  # noqa: N818 - an event more than an error
@@ -77,7 +81,8 @@ class Attempt:
         self._deadline = RunningDeadline(elapsed(), 0)
         self._retries = tools.pauses()
         self._started: IssuedReceipt | None = None  # set once the miner may have been promised a reservation
-        self._over = False  # the miner has said how it ended
+        self._on_disk: asyncio.Task[None] | None = None  # who has the job
+        self.is_over = False  # the miner has said how it ended
         self.away_since: float | None = None
 
     # -- the beginning
@@ -88,6 +93,7 @@ class Attempt:
         receipt = book.issue(book.started(time.time()))
         self._deadline = RunningDeadline(elapsed(), self._limits.reservation)
         self.job = await self._tools.journal.assign(self.job, self.link.miner, self._wall(), receipt, trials)
+        self._on_disk = self._tools.disk.begin()
         self._wish.check()
         self._started = receipt  # from here on the miner counts as asked
         self._tools.logs.connect(self.job.uuid, self.link)
@@ -97,10 +103,16 @@ class Attempt:
         """Go on after a restart: the miner replays what it has to say. The time to find it again is granted."""
         kept = await self._tools.store.receipts_of(self.job.name)
         self._started = next((receipt for receipt in kept if receipt.kind == "JobStartedReceipt"), None)
+        self._on_disk = self._tools.disk.begin()
         self._tools.logs.connect(self.job.uuid, self.link)
         left = (self.job.deadline_at or 0) - time.time()
         grace = self._tools.settings.miner_connect_limit + self._tools.settings.leeway
         self._deadline = RunningDeadline(elapsed(), max(min(left, self._longest()), grace))
+
+    @property
+    def was_offered(self) -> bool:
+        """Whether the miner was asked."""
+        return self._started is not None
 
     @property
     def was_accepted(self) -> bool:
@@ -112,6 +124,7 @@ class Attempt:
             await self._reach(JobState.ACCEPTED, "miner_silent")
             await self._reach(JobState.EXECUTOR_READY, "executor_late")
             if self.job.state is JobState.EXECUTOR_READY:
+                await self._disk_has_it()
                 await self._tell(self._request())
             before, streaming = self.job.state, self.job.request.streaming_details is not None
             for stage in stages_after_ready(self._limits, streaming=streaming):
@@ -121,6 +134,22 @@ class Attempt:
         except Ended as end:
             return end.outcome
         raise RuntimeError("the last stage ends by its result")
+
+    async def _disk_has_it(self) -> None:
+        """From here on the miner may run the job: not even a power failure may make us give it to another one.
+
+        :raises Ended: the disk does not take it.
+        """
+        if self._on_disk is None or self._on_disk.done():
+            return
+        begun = elapsed()
+        try:
+            async with self._wish.waiting(DISK_SECONDS):
+                await asyncio.shield(self._on_disk)
+        except TimeoutError:
+            text = "The validator could not bring the job to its disk in time"
+            raise Ended(outcomes.horde_failed(failures.problem("validator_failed", text))) from None
+        self._deadline.extend(elapsed() - begun)  # the executor's time has not begun
 
     # -- waiting
 
@@ -168,6 +197,7 @@ class Attempt:
             else:
                 break
         self.away_since = None
+        self._tools.metrics.reconnected(Peer.MINER)
         if self._wish.heeded:
             await self._pass_on_wish()
         elif not self.was_accepted and self._started is not None:
@@ -216,15 +246,16 @@ class Attempt:
     async def _take(self, message: JobMessage) -> None:
         match message:
             case V0DeclineJobRequest() if not self.was_accepted:
-                self._over = True
+                self.is_over = True
                 raise Declined(outcomes.from_miner(message), busy=outcomes.says_busy(message))
             case V0DeclineJobRequest() | V0JobFailedRequest() | V0HordeFailedRequest() | V0JobFinishedRequest():
-                self._over = True
+                self.is_over = True
                 raise Ended(outcomes.from_miner(message))
         new, metadata = state_of(message)
         try:
             await self._advance(new, metadata)
         except IllegalTransition as why:
+            self._tools.metrics.refused(Refusal.ILLEGAL_TRANSITION)
             log.info("message of the miner ignored", job=self.job.uuid, why=str(why))
 
     async def _advance(self, new: JobState, metadata: StatusMetadata | None) -> None:
@@ -265,8 +296,8 @@ class Attempt:
 
     def parting(self, outcome: outcomes.Outcome) -> Parting:
         """What is left to say to the miner when the attempt has ended like this."""
-        asked = self._started is not None
-        return Parting.of(self.job, self.link, self._tools, outcome, asked=asked, over=self._over)
+        over = self.is_over
+        return Parting.of(self.job, self.link, self._tools, outcome, asked=self.was_offered, over=over)
 
     async def close(self) -> None:
         """Nothing is said any more."""

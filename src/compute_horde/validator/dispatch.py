@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -13,11 +13,12 @@ from compute_horde.lifecycle.clock import elapsed
 from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde.protocol.signing import Signer
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.channel import Dialer
 from compute_horde.validator import routing
 from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.matcher import Pool
-from compute_horde.validator.miner_link import MinerLink, Switchboard
+from compute_horde.validator.miner_link import MinerLink, Switchboard, ignored
 from compute_horde.validator.reputation import Reputation
 from compute_horde.validator.rows import Job
 from compute_horde.validator.settings import ValidatorSettings
@@ -41,9 +42,12 @@ class Dispatcher:
         reputation: Reputation,
         supply: Supply,
         logs: LogDesk,
+        refused: Callable[[Refusal], None] = ignored,
     ) -> None:
+        """``refused`` counts what miners say and nobody acts upon."""
         self._settings, self._signer, self._chain, self._dialer = settings, signer, chain, dialer
         self._reputation, self._supply, self._logs = reputation, supply, logs
+        self._refused = refused
         self._switchboard: Switchboard = {}
         self._left: set[asyncio.Task[Any]] = set()
         self.stagger_s = STAGGER_SECONDS
@@ -61,6 +65,7 @@ class Dispatcher:
             self._locate,
             attempt=job.attempt if job else 1,
             ears=self._supply,
+            refused=self._refused,
         )
 
     async def open(self, link: MinerLink) -> routing.Manifest:

@@ -9,9 +9,11 @@ from compute_horde.lifecycle.states import IllegalTransition, JobState
 from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY
 from compute_horde.protocol.enums import Fault
 from compute_horde.protocol.scheduling import AttemptDetails, QueueDetails
-from compute_horde.telemetry.vocabulary import TryOutcome
+from compute_horde.telemetry.logs import bind_job
+from compute_horde.telemetry.vocabulary import Refusal, TryOutcome
 from compute_horde.validator import outcomes
 from compute_horde.validator.attempt import Attempt, Declined, Ended
+from compute_horde.validator.counting import fault_of
 from compute_horde.validator.miner_link import MinerLink
 from compute_horde.validator.outcomes import Outcome
 from compute_horde.validator.quest import Quest
@@ -47,6 +49,7 @@ class Driver:
             await self._drive()
         except StaleJob as why:
             self.is_stale = True
+            self._tools.metrics.refused(Refusal.STALE_CLAIM)
             log.warning("job is left to whoever has it now", job=self.job.uuid, why=str(why))
         finally:
             await self._tidy()
@@ -81,14 +84,19 @@ class Driver:
             await self._resume()
         while True:
             attempt = self.attempt or await self._begin()
-            try:
-                outcome = await self._outcome_of(attempt)
-            except Declined as no:
-                await self._go_on(attempt, no)
-            else:
-                if not self._deserves_another(attempt, outcome):
-                    raise Ended(outcome)
-                await self._try_again(attempt, outcome)
+            with bind_job(self.job.uuid, self.job.attempt, attempt.link.miner.hotkey):
+                await self._attempt(attempt)
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        """See one through. :raises Ended: it was the last one. :raises CancelWished:"""
+        try:
+            outcome = await self._outcome_of(attempt)
+        except Declined as no:
+            await self._go_on(attempt, no)
+        else:
+            if not self._deserves_another(attempt, outcome):
+                raise Ended(outcome)
+            await self._try_again(attempt, outcome)
 
     async def _outcome_of(self, attempt: Attempt) -> Outcome:
         try:
@@ -174,8 +182,7 @@ class Driver:
             self.quest.excluded.add(attempt.link.miner.hotkey)
 
     async def _try_again(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._note_end(outcome)
-        self._note_silence(attempt)
+        self._note_end(attempt, outcome)
         number, now = self.job.attempt + 1, time.time()
         pause = self.terms.pause_before(number)
         left = self.quest.over(self.job)
@@ -233,7 +240,7 @@ class Driver:
         self._tools.logs.end(self.job.uuid)
         if attempt is not None:
             attempt.place.free()
-            self._note_end(outcome)
+            self._note_end(attempt, outcome)
         if parting is not None:
             await parting.say()
 
@@ -245,24 +252,21 @@ class Driver:
         details = AttemptDetails(number=number, of=max(self.terms.attempts, number))
         trials = self.quest.book.unwritten()
         self.job = await self._tools.journal.end(self.job, outcome, details, receipt, trials)
-        fault = outcome.problem.fault if outcome.problem else None
-        self._tools.metrics.ended(self.job.state, fault, time.time() - self.job.received_at)
 
-    def _note_silence(self, attempt: Attempt) -> None:
-        if not attempt.was_accepted:
-            self._tools.metrics.tried(TryOutcome.SILENT)
-
-    def _note_end(self, outcome: Outcome) -> None:
+    def _note_end(self, attempt: Attempt, outcome: Outcome) -> None:
         if self.at_work_since is None:
+            if attempt.was_offered and outcome.state is not JobState.CANCELLED:
+                self._tools.metrics.tried(TryOutcome.DECLINED if attempt.is_over else TryOutcome.SILENT)
             return
         if outcome.state in (JobState.COMPLETED, JobState.FAILED):
             seconds = elapsed() - self.at_work_since
             self._tools.run_times.note(self.job.request.executor_class, seconds)
-        self._tools.metrics.attempt_ended(outcome.state, outcome.problem.fault if outcome.problem else None)
+        self._tools.metrics.attempt_ended(outcome.state, fault_of(outcome))
 
     async def _tidy(self) -> None:
         self.quest.close()
         self._rests()
         if self.attempt is not None:
             await self.attempt.close()
+        self._tools.counting.forget(self.job.uuid)
         self._tools.logs.end(self.job.uuid)

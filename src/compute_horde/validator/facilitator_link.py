@@ -25,6 +25,8 @@ from compute_horde.protocol.facilitator_validator import (
     V2JobRequest,
 )
 from compute_horde.protocol.signing import Signer, hex_signature
+from compute_horde.telemetry.validator import ValidatorMetrics
+from compute_horde.telemetry.vocabulary import Peer, Refusal
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
 from compute_horde.validator.answers import AnswerQueue, Tell
 from compute_horde.validator.claims import Claims
@@ -68,11 +70,13 @@ class FacilitatorLink:
         forsaken: Callable[[str], None],
         heartbeat_s: float,
         pauses: Callable[[], Iterator[float]],
+        metrics: ValidatorMetrics,
     ) -> None:
         """``forsaken`` is called with a job that another instance of this validator has."""
         self._url, self._signer, self._dialer, self._outbox = url, signer, dialer, outbox
         self._claims, self._forsaken = claims, forsaken
         self._handler, self._heartbeat_s, self._pauses = handler, heartbeat_s, pauses
+        self._metrics, self._was_in = metrics, False
         self.instance: str | None = None
         self.connected = asyncio.Event()
         self._session: _Session | None = None
@@ -91,7 +95,13 @@ class FacilitatorLink:
         session, was_in = None, False
         try:
             session = _Session(
-                await self._dial(), self._outbox, self._claims, self._handler, self._forsaken, self._heartbeat_s
+                await self._dial(),
+                self._outbox,
+                self._claims,
+                self._handler,
+                self._forsaken,
+                self._heartbeat_s,
+                self._metrics,
             )
             self._session = session
             await session.serve(self._authentication(), self._let_in)
@@ -113,6 +123,9 @@ class FacilitatorLink:
 
     def _let_in(self) -> None:
         log.info("connected to the facilitator", url=self._url)
+        if self._was_in:
+            self._metrics.reconnected(Peer.FACILITATOR)
+        self._was_in = True
         self.connected.set()
         self.let_in()
 
@@ -147,7 +160,9 @@ class _Session:
         handler: Handler,
         forsaken: Callable[[str], None],
         heartbeat_s: float,
+        metrics: ValidatorMetrics,
     ) -> None:
+        self._metrics = metrics
         self._channel, self._outbox, self._handler, self._heartbeat_s = channel, outbox, handler, heartbeat_s
         self._claims, self._forsaken = claims, forsaken
         self._extensions = announced(channel.peer_headers)
@@ -196,6 +211,7 @@ class _Session:
             try:
                 message = parse_frame(FACILITATOR_TO_VALIDATOR, frame)
             except MalformedFrame as error:
+                self._metrics.refused(Refusal.MALFORMED)
                 log.warning("malformed frame from the facilitator dropped", error=str(error))
                 continue
             if not isinstance(message, Response):
@@ -248,6 +264,7 @@ class _Session:
             raise Refused(_explain(answer))
         log.warning("the facilitator did not take a status", frame=frame[:200], error=_explain(answer))
         if CLAIMED_ELSEWHERE in kinds:
+            self._metrics.refused(Refusal.NOT_OURS)
             self._forsaken(job_uuid)
         return AGAIN not in kinds
 

@@ -13,7 +13,7 @@ from compute_horde.validator.facilitator_link import FacilitatorLink
 from compute_horde.validator.live import LiveJobs
 from compute_horde.validator.matcher import Matcher
 from compute_horde.validator.outbox import Outbox
-from compute_horde.validator.store import ENDED
+from compute_horde.validator.store import UNDER_WAY
 from compute_horde.validator.tables import jobs
 
 
@@ -36,7 +36,7 @@ class Gauges:
 
     async def jobs(self) -> Mapping[tuple[str, ...], float]:
         """Jobs under way by state."""
-        query = select(jobs.c.state, func.count()).where(jobs.c.state.not_in(ENDED)).group_by(jobs.c.state)
+        query = select(jobs.c.state, func.count()).where(jobs.c.state.in_(UNDER_WAY)).group_by(jobs.c.state)
         async with self._database.read() as connection:
             return {(str(state),): float(count) for state, count in await connection.execute(query)}
 

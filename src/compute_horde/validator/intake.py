@@ -10,11 +10,21 @@ from compute_horde.chain.port import Chain
 from compute_horde.protocol.facilitator_validator import V2JobRequest
 from compute_horde.protocol.receipts import UUID_PATTERN
 from compute_horde.protocol.signing import InvalidSignature, Signature, Verifier, check_age, digest, verify_payload
+from compute_horde.telemetry.validator import ValidatorMetrics
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.validator import outcomes
 from compute_horde.validator.journal import Journal
 from compute_horde.validator.rows import Admission, Job
 
 log = structlog.get_logger(__name__)
+
+
+class NotLetIn(InvalidSignature):
+    """``counted``: as which kind of refusal."""
+
+    def __init__(self, why: str, counted: Refusal) -> None:
+        super().__init__(why)
+        self.counted = counted
 
 
 class Gate:
@@ -31,17 +41,20 @@ class Gate:
 
         The key is over the signed digest, not over the signature, since one text can be signed in many ways.
 
-        :raises InvalidSignature: the text is for the user.
+        :raises NotLetIn: the text is for the user.
         """
         signature = request.signature
         if not signature.raw:
-            raise InvalidSignature("Signature is empty")
+            raise NotLetIn("Signature is empty", Refusal.SIGNATURE)
         if not self.may_sign(signature.signatory):
-            raise InvalidSignature(f"Signatory {signature.signatory} is not in validator whitelist")
+            raise NotLetIn(f"Signatory {signature.signatory} is not in validator whitelist", Refusal.FORBIDDEN)
         payload = request.signed_fields().payload()
         if not verify_payload(signature, payload, self._verifier):
-            raise InvalidSignature("Bad signature")
-        check_age(signature, now_ns, self._max_age)
+            raise NotLetIn("Bad signature", Refusal.SIGNATURE)
+        try:
+            check_age(signature, now_ns, self._max_age)
+        except InvalidSignature as error:
+            raise NotLetIn(str(error), Refusal.STALE) from None
         return replay_key(signature, payload)
 
 
@@ -53,27 +66,32 @@ def replay_key(signature: Signature, payload: str) -> str:
 class Intake:
     """Takes job requests from the facilitator; those that are in order go to ``start``."""
 
-    def __init__(self, gate: Gate, journal: Journal, start: Callable[[Job], None]) -> None:
-        self._gate, self._journal, self._start = gate, journal, start
+    def __init__(
+        self, gate: Gate, journal: Journal, start: Callable[[Job], None], metrics: ValidatorMetrics
+    ) -> None:
+        self._gate, self._journal, self._start, self._metrics = gate, journal, start, metrics
 
     async def take(self, request: V2JobRequest) -> None:
         """Idempotent: a request that comes again is ignored."""
         if re.fullmatch(UUID_PATTERN, request.uuid) is None:
+            self._metrics.refused(Refusal.MALFORMED)
             log.warning("job request with a malformed uuid dropped", uuid=request.uuid[:100])
             return
         try:
             key = self._gate.check(request, time.time_ns())
-        except InvalidSignature as error:
-            await self._refuse(request, str(error))
+        except NotLetIn as error:
+            await self._refuse(request, str(error), error.counted)
             return
         admission, job = await self._journal.admit(request, key)
         if admission is Admission.NEW:
             self._start(job)
         elif admission is Admission.REPLAYED:
-            await self._refuse(request, "Signature was already used for another job")
+            await self._refuse(request, "Signature was already used for another job", Refusal.REPEATED)
         else:
+            self._metrics.refused(Refusal.REPEATED)
             log.info("job request repeated, ignored", job=request.uuid)
 
-    async def _refuse(self, request: V2JobRequest, why: str) -> None:
+    async def _refuse(self, request: V2JobRequest, why: str, counted: Refusal) -> None:
+        self._metrics.refused(counted)
         log.warning("job refused", job=request.uuid, why=why)
         await self._journal.turn_away(request, outcomes.invalid_signature(why))

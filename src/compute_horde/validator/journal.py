@@ -16,8 +16,11 @@ from compute_horde.protocol.enums import Participant
 from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate, V2JobRequest
 from compute_horde.protocol.scheduling import AttemptDetails, QueueDetails
 from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.telemetry.outages import Outages
 from compute_horde.transport.backoff import backoff
 from compute_horde.validator.claims import Claims
+from compute_horde.validator.counting import Counting
+from compute_horde.validator.disk import Disk
 from compute_horde.validator.outbox import Outbox
 from compute_horde.validator.outcomes import Outcome
 from compute_horde.validator.persisting import persist
@@ -52,20 +55,29 @@ class Journal:
         outbox: Outbox,
         reputation: Reputation,
         claims: Claims,
+        disk: Disk,
+        counting: Counting,
+        outages: Outages,
         pauses: Callable[[], Iterator[float]] = backoff,
     ) -> None:
         """``pauses``: how long to wait for the database."""
         self._store, self._outbox, self._reputation, self._claims = store, outbox, reputation, claims
-        self._pauses = pauses
+        self._disk, self._counting, self._outages, self._pauses = disk, counting, outages, pauses
 
     async def admit(self, request: V2JobRequest, replay_key: str) -> tuple[Admission, Job]:
         """A request that is in order: kept, and reported as ``received``, unless it is known or replayed."""
         job = Job(request, JobState.RECEIVED, time.time())
-        return await self._add(job, replay_key, None), job
+        admission = await self._add(job, replay_key, None)
+        if admission is Admission.NEW:
+            self._counting.admitted(job)
+        return admission, job
 
     async def turn_away(self, request: V2JobRequest, outcome: Outcome) -> Admission:
         """A request that is refused: kept, so that it is refused once."""
-        return await self._add(Job(request, outcome.state, time.time()), None, outcome.metadata)
+        admission = await self._add(Job(request, outcome.state, time.time()), None, outcome.metadata)
+        if admission is Admission.NEW:
+            self._counting.turned_away(outcome)
+        return admission
 
     async def _add(self, job: Job, replay_key: str | None, metadata: StatusMetadata | None) -> Admission:
         frame = _frame(job.uuid, job.state, metadata)
@@ -73,17 +85,18 @@ class Journal:
         async def add(again: bool) -> tuple[Admission, int]:
             return await self._store.add_job(job, replay_key, frame, again=again)
 
-        admission, outbox_id = await persist(add, self._pauses, "a new job")
+        admission, outbox_id = await persist(add, self._pauses, "a new job", self._outages)
         if admission is Admission.NEW:
             self._claims.posted(job.uuid)
-            self._outbox.push(outbox_id, job.uuid, frame)
+            self._outbox.push(outbox_id, job.uuid, frame, self._disk.begin())
         return admission
 
     async def _apply(self, job: Job, change: Change) -> Job:
         async def apply(again: bool) -> tuple[Job, int]:
             return await self._store.apply(job, change, again=again)
 
-        after, outbox_id = await persist(apply, self._pauses, f"job {job.uuid}")
+        after, outbox_id = await persist(apply, self._pauses, f"job {job.uuid}", self._outages)
+        self._counting.moved(job, after)
         if change.frame is not None:
             self._outbox.push(outbox_id, job.uuid, change.frame)
         if change.incident is not None:
@@ -198,6 +211,7 @@ class Journal:
         values["last_failure"] = None if outcome.state is JobState.COMPLETED else outcome.without_output()
         incident = _incident(job, outcome)
         after = await self._apply(job, Change(values, frame, receipt, incident=incident, trials=trials))
+        self._counting.ended(after, outcome)
         log.info("job ended", job=job.uuid, status=outcome.state.value, blame=outcome.blame)
         return after
 

@@ -5,8 +5,10 @@ import asyncio
 import structlog
 
 from compute_horde.storage.errors import DatabaseUnavailable
+from compute_horde.telemetry.outages import Outages
 from compute_horde.telemetry.validator import ValidatorMetrics
 from compute_horde.validator.claims import Claims
+from compute_horde.validator.disk import Disk
 from compute_horde.validator.leasing import AT_ONCE, Leases
 from compute_horde.validator.live import LiveJobs
 from compute_horde.validator.outbox import Outbox
@@ -29,11 +31,13 @@ class Keeper:
         live: LiveJobs,
         outbox: Outbox,
         claims: Claims,
+        disk: Disk,
         metrics: ValidatorMetrics,
+        outages: Outages,
         look_s: float = LOOK_SECONDS,
     ) -> None:
         self._leases, self._live, self._outbox, self._claims = leases, live, outbox, claims
-        self._metrics, self._look_s = metrics, look_s
+        self._disk, self._metrics, self._outages, self._look_s = disk, metrics, outages, look_s
 
     async def take_over(self) -> None:
         """Take all that nobody holds. :raises DatabaseUnavailable:"""
@@ -41,7 +45,8 @@ class Keeper:
             found = await self._leases.take_over()
             for _, job_uuid in found.statuses:
                 self._claims.posted(job_uuid)
-            self._outbox.load(found.statuses)
+            if found.statuses:  # who wrote them may not have lived to see them on the disk
+                self._outbox.load(found.statuses, self._disk.begin())
             for job in found.jobs:
                 log.info("job resumed", job=job.uuid, status=job.state.value)
                 self._live.start(job)
@@ -55,12 +60,19 @@ class Keeper:
         await asyncio.gather(self._look(), self._renew())
 
     async def _look(self) -> None:
+        was_away = False
         while True:
             await asyncio.sleep(self._look_s)
             try:
                 await self.take_over()
             except DatabaseUnavailable as error:
+                was_away = True
+                self._outages.failed()
                 log.warning("cannot look for work to take over", error=str(error))
+            else:
+                if was_away:  # a look that succeeds says nothing of those who write
+                    self._outages.worked()
+                was_away = False
 
     async def _renew(self) -> None:
         while self._leases.need_renewal:

@@ -13,7 +13,7 @@ from compute_horde.storage.clock import now
 from compute_horde.storage.database import Database
 from compute_horde.storage.leases import Owners, claim, is_free, renew
 from compute_horde.validator.rows import Job, job_of
-from compute_horde.validator.store import ENDED
+from compute_horde.validator.store import UNDER_WAY
 from compute_horde.validator.tables import jobs, outbox
 
 AT_ONCE = 200
@@ -45,11 +45,11 @@ class Leases:
 
     async def take_over(self, limit: int = AT_ONCE) -> TakenOver:
         """Take jobs and statuses that nobody holds, the oldest first. :raises DatabaseUnavailable:"""
-        dead = await self._owners.dead(jobs, outbox)
+        dead = await self._dead()
         if not dead and not await self._is_anything_free():
             return TakenOver()
         async with self._database.begin() as connection:
-            under_way, oldest = jobs.c.state.not_in(ENDED), [jobs.c.received_at]
+            under_way, oldest = jobs.c.state.in_(UNDER_WAY), [jobs.c.received_at]
             taken = claim(jobs, self.token, self.lease_s, under_way, dead=dead, order_by=oldest, limit=limit)
             rows = list(await connection.execute(taken))
             uuids = [row.uuid for row in rows]
@@ -63,8 +63,18 @@ class Leases:
         found = sorted((job_of(row) for row in rows), key=lambda job: job.received_at)
         return TakenOver(found, ordered)
 
+    async def _dead(self) -> frozenset[str]:
+        """Those who died with work under way; the many jobs that have ended keep their last owners."""
+        held, waiting = jobs.c.lease_owner, outbox.c.lease_owner
+        async with self._database.read() as connection:
+            driving = select(held).where(jobs.c.state.in_(UNDER_WAY), held != self.token).distinct()
+            owners = set((await connection.execute(driving)).scalars())
+            sending = select(waiting).where(waiting != self.token).distinct()
+            owners.update((await connection.execute(sending)).scalars())
+        return frozenset([owner for owner in owners if not await self._owners.is_alive(owner)])
+
     async def _is_anything_free(self) -> bool:
-        free_job = select(jobs.c.uuid).where(jobs.c.state.not_in(ENDED), is_free(jobs)).limit(1)
+        free_job = select(jobs.c.uuid).where(jobs.c.state.in_(UNDER_WAY), is_free(jobs)).limit(1)
         free_status = select(outbox.c.id).where(is_free(outbox)).limit(1)
         async with self._database.read() as connection:
             found = (await connection.execute(free_job)).first() or (await connection.execute(free_status)).first()
@@ -73,7 +83,7 @@ class Leases:
     async def renew(self) -> Collection[str]:
         """Hold on to everything. Answers the jobs under way that are still ours. :raises DatabaseUnavailable:"""
         async with self._database.begin() as connection:
-            held = renew(jobs, self.token, self.lease_s, jobs.c.state.not_in(ENDED)).returning(jobs.c.uuid)
+            held = renew(jobs, self.token, self.lease_s, jobs.c.state.in_(UNDER_WAY)).returning(jobs.c.uuid)
             ours = {str(row.uuid) for row in await connection.execute(held)}
             await connection.execute(renew(outbox, self.token, self.lease_s))
         return ours

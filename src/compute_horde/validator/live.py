@@ -11,6 +11,8 @@ from compute_horde.protocol.control import V0JobLogsRequest, empty_answer
 from compute_horde.protocol.receipts import UUID_PATTERN
 from compute_horde.storage.bus import Bus
 from compute_horde.telemetry.logs import bind_job
+from compute_horde.telemetry.validator import ValidatorMetrics
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.backoff import backoff
 from compute_horde.validator.driver import Driver
 from compute_horde.validator.logs import LogDesk, Reply
@@ -37,8 +39,10 @@ class LiveJobs:
         bus: Bus,
         driver_of: Callable[[Job], Driver],
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        metrics: ValidatorMetrics,
     ) -> None:
         self._store, self._logs, self._bus, self._driver_of, self._spawn = store, logs, bus, driver_of, spawn
+        self._metrics = metrics
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
 
     def start(self, job: Job) -> None:
@@ -78,6 +82,7 @@ class LiveJobs:
     def drop(self, job_uuid: str) -> None:
         """The job is another process's now: nothing more is done or said about it here."""
         if found := self._drivers.get(job_uuid):
+            self._metrics.refused(Refusal.STALE_CLAIM)
             log.warning("a job's lease is lost", job=job_uuid)
             found[1].cancel()
 
@@ -89,6 +94,7 @@ class LiveJobs:
     async def cancel(self, job_uuid: str) -> None:
         """The wish is kept before it is acted upon. A job that is not known, or has ended, is left as it is."""
         if not is_uuid(job_uuid) or not await self._keep_wish(job_uuid):
+            self._metrics.refused(Refusal.UNKNOWN_JOB)
             log.info("nothing to cancel", job=job_uuid[:100])
             return
         if driver := self.driver(job_uuid):
@@ -122,6 +128,8 @@ class LiveJobs:
         job = await self._store.job(request.job_uuid) if is_uuid(request.job_uuid) else None
         if not self.ask_logs(request, reply):
             ended = job is not None and job.state.is_terminal
+            if job is None:
+                self._metrics.refused(Refusal.UNKNOWN_JOB)
             reply(request, empty_answer(request, "ended" if ended else "unavailable"))
 
 

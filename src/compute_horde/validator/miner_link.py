@@ -42,6 +42,7 @@ from compute_horde.protocol.validator_miner import (
     V0VolumesReadyRequest,
     ValidatorAuthForMiner,
 )
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
 from compute_horde.validator.attempt_logs import answered_of_attempt, asked_of_attempt
 from compute_horde.validator.ears import Deaf, Ears
@@ -73,6 +74,10 @@ another one of the same validator, so each link passes on what belongs to a sibl
 Locate = Callable[[MinerEndpoint], MinerEndpoint]
 
 
+def ignored(_: Refusal) -> None:
+    """Nobody counts."""
+
+
 class MinerLink:
     """Opened, and after a loss opened again; every opening is authenticated anew (G52)."""
 
@@ -88,17 +93,19 @@ class MinerLink:
         *,
         attempt: int = 1,
         ears: Ears | None = None,
+        refused: Callable[[Refusal], None] = ignored,
     ) -> None:
         """``logs``: takes the miner's answers to requests for output, and hears of lost connections.
 
         ``locate``: where the miner is now; it may have moved since the job was given to it. ``attempt``: which of
         the job's; towards the miner it has a name of its own. ``ears``: hears what the miner says of itself.
+        ``refused``: counts what is not acted upon.
         """
         self.extensions: frozenset[Extension] | None = None
         """What the miner announced when it was last reached; None before the first time."""
         self._locate = locate
         self._dialer, self._signer, self.miner, self._job_uuid = dialer, signer, miner, job_uuid
-        self._attempt, self._ears = attempt, ears or Deaf()
+        self._attempt, self._ears, self._refused = attempt, ears or Deaf(), refused
         self.name = attempt_uuid(job_uuid, attempt) if job_uuid else ""
         self._channel: Channel | None = None
         self._sending = asyncio.Lock()
@@ -243,10 +250,12 @@ class MinerLink:
         try:
             message = parse_frame(MINER_TO_VALIDATOR, frame)
         except MalformedFrame as error:
+            self._refused(Refusal.MALFORMED)
             self.log.warning("malformed frame from the miner", error=str(error))
             await self._send(channel, GenericError(details=f"Malformed message: {error}"))
             return None
         if isinstance(message, V0JobLogsResponse) and len(frame.encode()) > MAX_LOGS_FRAME_BYTES:
+            self._refused(Refusal.TOO_LARGE)
             self.log.warning("too much output in one answer, dropped")
             return None
         return message
@@ -286,9 +295,11 @@ class MinerLink:
     def _pass_on(self, message: JobMessage) -> None:
         sibling = self._switchboard.get((self.miner.hotkey, message.job_uuid))
         if sibling is None:
+            self._refused(Refusal.UNKNOWN_JOB)
             self.log.warning("message of another job ignored", other=message.job_uuid[:100])
             return
         try:
             sibling._inbox.put_nowait(message)
         except asyncio.QueueFull:
+            self._refused(Refusal.TOO_MANY)
             self.log.warning("too many messages of another job", other=message.job_uuid)

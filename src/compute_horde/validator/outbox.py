@@ -24,11 +24,15 @@ LULL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Entry:
-    """``frame`` is None where it has to be read from the database."""
+    """``frame`` is None where it has to be read from the database.
+
+    ``on_disk``: it is not sent before this is done; None: it need not wait.
+    """
 
     id: int
     job_uuid: str
     frame: str | None = None
+    on_disk: "asyncio.Task[None] | None" = None
 
 
 class Outbox:
@@ -40,15 +44,17 @@ class Outbox:
         self._acknowledged: list[int] = []
         self._filled = asyncio.Event()
 
-    def load(self, statuses: Iterable[tuple[int, str]]) -> None:
+    def load(self, statuses: Iterable[tuple[int, str]], on_disk: "asyncio.Task[None] | None" = None) -> None:
         """Take up what an earlier run, or another process, left: ids and jobs, in order."""
         known = {entry.id for entry in self._waiting}.union(self._acknowledged)
-        self._waiting.extend(Entry(id_, job_uuid) for id_, job_uuid in statuses if id_ not in known)
+        new = [Entry(id_, job_uuid, None, on_disk) for id_, job_uuid in statuses if id_ not in known]
+        self._waiting.extend(new)
         self._filled.set()
 
-    def push(self, id_: int, job_uuid: str, frame: str) -> None:
+    def push(self, id_: int, job_uuid: str, frame: str, on_disk: "asyncio.Task[None] | None" = None) -> None:
         """A status whose row is already committed."""
-        self._waiting.append(Entry(id_, job_uuid, frame if len(frame) <= KEEP_IN_MEMORY_BYTES else None))
+        kept = frame if len(frame) <= KEEP_IN_MEMORY_BYTES else None
+        self._waiting.append(Entry(id_, job_uuid, kept, on_disk))
         self._filled.set()
 
     def __len__(self) -> int:
@@ -60,6 +66,8 @@ class Outbox:
             while not self._waiting:
                 await self._idle()
             entry = self._waiting[0]
+            if entry.on_disk is not None:
+                await asyncio.shield(entry.on_disk)
             frame = entry.frame if entry.frame is not None else await self._store.frame(entry.id)
             if frame is not None:
                 return entry.job_uuid, frame

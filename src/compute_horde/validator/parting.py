@@ -12,6 +12,7 @@ from compute_horde.protocol.receipts import JobFinishedPayload
 from compute_horde.protocol.validator_miner import V0JobFinishedReceiptRequest
 from compute_horde.transport.channel import ChannelClosed, DialFailed
 from compute_horde.validator import requests
+from compute_horde.validator.disk import Disk
 from compute_horde.validator.miner_link import MinerLink
 from compute_horde.validator.outcomes import Outcome
 from compute_horde.validator.receipts import ReceiptBook
@@ -30,6 +31,7 @@ class Parting:
     """``receipt``: None where the miner was asked nothing. ``stop``: the name of an attempt that may still run."""
 
     link: MinerLink
+    disk: Disk
     connect_limit_s: float
     payload: JobFinishedPayload | None = None
     receipt: IssuedReceipt | None = None
@@ -45,18 +47,24 @@ class Parting:
         """
         limit = tools.settings.miner_connect_limit
         if not asked:
-            return cls(link, limit)
+            return cls(link, tools.disk, limit)
         book = book_of(job, link, tools)
         paid = outcome.state is JobState.COMPLETED and link.miner.hotkey != TRUSTED_MINER_HOTKEY
         now = time.time()
         payload = book.finished(now, job.started_at or now, paid=paid)
         at_work = not over and outcome.state is JobState.HORDE_FAILED
-        return cls(link, limit, payload, book.issue(payload), job.name if at_work else None)
+        stop = job.name if at_work else None
+        return cls(link, tools.disk, limit, payload, book.issue(payload), stop)
 
     async def say(self) -> None:
-        """Tell the miner, for which one more connection is made, and close the link."""
+        """Tell the miner, for which one more connection is made, and close the link.
+
+        It forgets the result then: how the attempt ended is on the disk before.
+        """
         messages = self._messages()
         try:
+            if messages:
+                await self.disk.settled()
             with contextlib.suppress(ChannelClosed, DialFailed):
                 if messages and not await self._sent(messages):
                     await self.link.open(self.connect_limit_s)

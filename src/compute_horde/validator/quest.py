@@ -8,6 +8,7 @@ import structlog
 
 from compute_horde.lifecycle.clock import elapsed
 from compute_horde.lifecycle.states import JobState
+from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY
 from compute_horde.protocol.scheduling import AttemptDetails, QueueDetails
 from compute_horde.telemetry.vocabulary import TryOutcome
 from compute_horde.validator.attempt import Declined, Ended
@@ -116,11 +117,12 @@ class Quest:
         tools = self._tools
         waiting = Waiting(job.uuid, job.user, self._terms.priority, job.received_at)
         ticket = Ticket(job, waiting, eager=self.left(job) <= 0, excluded=self.excluded)
-        return Search(ticket, tools.matcher, tools.dispatcher, tools.supply, self.book, self._blame)
+        return Search(ticket, tools.matcher, tools.dispatcher, tools.supply, self.book, self._unreached)
 
-    async def _blame(self, hotkey: str) -> None:
+    async def _unreached(self, hotkey: str, is_news: bool) -> None:
         self._tools.metrics.tried(TryOutcome.UNREACHABLE)
-        await self._tools.journal.blame(hotkey, self.job.uuid, "miner_unreachable")
+        if is_news and hotkey != TRUSTED_MINER_HOTKEY:
+            await self._tools.journal.blame(hotkey, self.job.uuid, "miner_unreachable")
 
     async def _next(self, search: Search) -> Found | None:
         patience = self.left(self.job) if search.ticket.waits else None

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import structlog
 
 from compute_horde.lifecycle.clock import RECHECK_SECONDS
-from compute_horde.protocol.base import TRUSTED_MINER_HOTKEY
 from compute_horde.transport.channel import DialFailed
 from compute_horde.validator.dispatch import Dispatcher
 from compute_horde.validator.matcher import Matcher, Offer, Ticket, pool_of
@@ -18,8 +17,8 @@ from compute_horde.validator.trials import TrialBook
 
 log = structlog.get_logger(__name__)
 
-Blame = Callable[[str], Awaitable[None]]
-"""Keeps it against a miner that it could not be reached."""
+Unreached = Callable[[str, bool], Awaitable[None]]
+"""Hears of a miner that could not be reached, and whether that is news for this job."""
 
 
 class Found(NamedTuple):
@@ -39,11 +38,11 @@ class Search:
         dispatcher: Dispatcher,
         supply: Supply,
         book: TrialBook,
-        blame: Blame,
+        unreached: Unreached,
     ) -> None:
         self.ticket = ticket
         self._matcher, self._dispatcher, self._supply = matcher, dispatcher, supply
-        self._book, self._blame = book, blame
+        self._book, self._unreached = book, unreached
         self._trying: set[asyncio.Task[Found | None]] = set()
         self._waited_for_news = False
         self._silent = False  # those that are tried have said nothing for a while
@@ -123,8 +122,7 @@ class Search:
             log.warning("miner unreachable", job=job.uuid, miner=hotkey, error=str(error))
             self._supply.lost(hotkey)
             is_news = self._book.note(hotkey, Answer.UNREACHABLE, "It could not be reached")
-            if is_news and hotkey != TRUSTED_MINER_HOTKEY:
-                await self._blame(hotkey)
+            await self._unreached(hotkey, is_news)
         finally:
             self.ticket.trying.discard(hotkey)
             if found is None:

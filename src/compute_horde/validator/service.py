@@ -1,7 +1,7 @@
 """The validator, put together: what it is made of, how it starts and stops."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from compute_horde.storage.bus import make_bus
 from compute_horde.storage.database import Database
 from compute_horde.storage.leases import Owners
 from compute_horde.storage.migrate import migrate
+from compute_horde.telemetry.outages import Outages
 from compute_horde.telemetry.validator import ValidatorMetrics
 from compute_horde.transport.backoff import backoff
 from compute_horde.transport.channel import Dialer
@@ -23,6 +24,8 @@ from compute_horde.transport.websocket import WebSocketDialer
 from compute_horde.validator.answers import Tell
 from compute_horde.validator.cheats import CheatDesk
 from compute_horde.validator.claims import Claims
+from compute_horde.validator.counting import Counting
+from compute_horde.validator.disk import Disk
 from compute_horde.validator.dispatch import Dispatcher
 from compute_horde.validator.driver import Driver
 from compute_horde.validator.explaining import Explainer
@@ -36,6 +39,7 @@ from compute_horde.validator.leasing import Leases
 from compute_horde.validator.live import LiveJobs
 from compute_horde.validator.logs import LogDesk, Reply
 from compute_horde.validator.matcher import Matcher
+from compute_horde.validator.operations import health_of, operations_of
 from compute_horde.validator.outbox import Outbox
 from compute_horde.validator.outbox_store import OutboxStore
 from compute_horde.validator.places import PlacesNow
@@ -68,9 +72,12 @@ class ValidatorService:
         dialer: Dialer | None = None,
         verifier: Verifier = keys.verify,
         pauses: Callable[[], Iterator[float]] = backoff,
+        settled: Callable[[], Awaitable[None]] | None = None,
         metrics: ValidatorMetrics | None = None,
     ) -> None:
-        """``pauses``: how long to wait between attempts to reach a peer."""
+        """``pauses``: how long to wait between attempts to reach a peer. ``settled``: see
+        :meth:`Database.settled <compute_horde.storage.database.Database.settled>`, which it is by default.
+        """
         dialer = dialer or WebSocketDialer()
         self.metrics = metrics or ValidatorMetrics()
         self._database = Database(settings.database_url)
@@ -82,10 +89,23 @@ class ValidatorService:
         self._outbox = Outbox(self._outbox_store)
         self._reputation = Reputation()
         self._claims = Claims()
-        self._journal = Journal(self._store, self._outbox, self._reputation, self._claims)
+        self._disk = Disk(settled or self._database.settled)
+        counting, outages = Counting(self.metrics), Outages(self.metrics)
+        self._journal = Journal(
+            self._store, self._outbox, self._reputation, self._claims, self._disk, counting, outages
+        )
         self._logs = LogDesk()
         self._supply = Supply(self._reputation)
-        self._dispatcher = Dispatcher(settings, hotkey, chain, dialer, self._reputation, self._supply, self._logs)
+        self._dispatcher = Dispatcher(
+            settings,
+            hotkey,
+            chain,
+            dialer,
+            self._reputation,
+            self._supply,
+            self._logs,
+            self.metrics.refused,
+        )
         self._matcher = Matcher(self._supply, self._dispatcher.candidates, settings.max_priority)
         self._tools = Tools(
             settings=settings,
@@ -98,21 +118,25 @@ class ValidatorService:
             supply=self._supply,
             logs=self._logs,
             run_times=RunTimes(),
+            disk=self._disk,
+            counting=counting,
             metrics=self.metrics,
             pauses=pauses,
         )
         self._live = LiveJobs(
-            self._store, self._logs, self._bus, lambda job: Driver(job, self._tools), self._begin
+            self._store, self._logs, self._bus, lambda job: Driver(job, self._tools), self._begin, self.metrics
         )
-        self._keeper = Keeper(self._leases, self._live, self._outbox, self._claims, self.metrics)
+        self._keeper = Keeper(
+            self._leases, self._live, self._outbox, self._claims, self._disk, self.metrics, outages
+        )
         places = PlacesNow(settings, self._matcher, self._supply, self._tools.run_times, self._live)
         self._explainer = Explainer(
             settings, self._store, self._claims, self._matcher, self._supply, self._live, places
         )
         self._turns = Turns()
         gate = Gate(hotkey.ss58_address, chain, verifier, settings.signature_max_age)
-        self._intake = Intake(gate, self._journal, self._live.start)
-        self._cheats = CheatDesk(gate, verifier, self._store, self._reputation)
+        self._intake = Intake(gate, self._journal, self._live.start, self.metrics)
+        self._cheats = CheatDesk(gate, verifier, self._store, self._reputation, self.metrics)
         self._facilitator = FacilitatorLink(
             settings.facilitator_url,
             hotkey,
@@ -123,11 +147,14 @@ class ValidatorService:
             self._live.forsake,
             settings.heartbeat_seconds,
             pauses,
+            self.metrics,
         )
         self._watches = Watches(self._matcher, self._supply, self._dispatcher)
         self._reporter = Reporter(places, self._facilitator.tell)
         self._housekeeper = Forgetting(self._database, settings.retention_days).housekeeper()
         Gauges(self._database, self._matcher, self._live, self._outbox, self._facilitator).register(self.metrics)
+        self.health = health_of(self._database, self._facilitator)
+        self.operations = operations_of(settings, self.health, self.metrics)
         self._matcher.changed = self._waiting_changed
         self._facilitator.let_in = self._reporter.connected
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,6 +171,7 @@ class ValidatorService:
         await self._bus.start()
         self._facilitator.instance = await self._outbox_store.instance()
         await self._reputation.load(self._store)
+        await self._listen()
         await self._keeper.take_over()
         for work in (
             self._facilitator.run(),
@@ -155,12 +183,21 @@ class ValidatorService:
         ):
             self._spawn(work)
 
+    async def _listen(self) -> None:
+        try:
+            await self.operations.start()
+        except OSError:  # the address is taken
+            await self.stop()
+            raise
+
     async def stop(self) -> None:
         """Stop; jobs under way are left as they are and resumed by the next start. Stopping twice is fine."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.operations.stop()
         await self._dispatcher.close()
+        await self._disk.close()
         self._matcher.close()
         await self._outbox.close()
         await self._bus.close()

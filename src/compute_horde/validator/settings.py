@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from compute_horde.configuration import ServiceSettings
@@ -75,3 +75,8 @@ class ValidatorSettings(ServiceSettings):
         description="On PostgreSQL: how long a validator may be silent before another one takes over its jobs.",
     )
     heartbeat_seconds: float = Field(60, gt=0, description="Pause between heartbeats to the facilitator.")
+    operations_host: str = Field("127.0.0.1", description="Address of health and metrics.")
+    operations_port: int | None = Field(
+        None, ge=0, lt=65536, description="Port of health and metrics; 0 picks a free one. Default: no such port."
+    )
+    operations_token: SecretStr | None = Field(None, description="Asked for at /metrics.")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from compute_horde.protocol.signing import Signer
 from compute_horde.telemetry.validator import ValidatorMetrics
 from compute_horde.validator.claims import Claims
+from compute_horde.validator.counting import Counting
+from compute_horde.validator.disk import Disk
 from compute_horde.validator.dispatch import Dispatcher
 from compute_horde.validator.journal import Journal
 from compute_horde.validator.logs import LogDesk
@@ -32,5 +34,7 @@ class Tools:
     supply: Supply
     logs: LogDesk
     run_times: RunTimes
+    disk: Disk
+    counting: Counting
     metrics: ValidatorMetrics
     pauses: Pauses

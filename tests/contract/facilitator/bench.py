@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from compute_horde.protocol.signing import (
     sign_payload,
 )
 from compute_horde.storage.bus import Bus
+from compute_horde.telemetry.facilitator import FacilitatorMetrics
 from compute_horde.transport.channel import ChannelClosed
 from compute_horde.transport.memory import MemoryChannel, memory_pair
 
@@ -139,6 +141,12 @@ class Bench:
         body = self.body(**changes)
         return await self.http.post("/api/v1/job-docker/", json=body, headers={**token, **self.sign(body, key)})
 
+    async def figures(self) -> dict[str, float]:
+        """The metrics that are not zero, as ``name{label="value"}``, without their common prefix."""
+        lines = (await self.facilitator.metrics.render()).decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("compute_horde_"))
+        return {name.removeprefix("compute_horde_facilitator_"): float(n) for name, n in pairs if float(n)}
+
     async def job(self, uuid: str, token: dict[str, str]) -> dict[str, Any]:
         answer = await self.http.get(f"/api/v1/jobs/{uuid}/", headers=token)
         assert answer.status_code == 200, answer.text
@@ -186,6 +194,7 @@ async def open_bench(
         explain_s=0.3,
         bus=bus,
         replica_transport=others,
+        metrics=FacilitatorMetrics(clock=itertools.count().__next__),  # read anew each time
     )
     facilitator.registry.replica_url = f"http://{host}/"
     await facilitator.open()

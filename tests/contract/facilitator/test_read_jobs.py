@@ -158,5 +158,5 @@ async def test_other_methods_are_405_with_allow(bench: Any) -> None:
 
 
 async def test_health(bench: Any) -> None:
-    assert (await bench.http.get("/health/live")).json() == {"status": "ok"}
-    assert (await bench.http.get("/health/ready")).json() == {"status": "ok"}
+    assert (await bench.http.get("/health/live")).json()["status"] == "ok"
+    assert (await bench.http.get("/health/ready")).json()["status"] == "ok"

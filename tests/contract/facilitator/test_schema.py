@@ -230,3 +230,14 @@ def test_the_migration_can_be_written_for_each_database(dialect: str, step: str)
         getattr(module, step)()
     assert "cross_validates" in written.getvalue()
     assert "job_newest_pending" in written.getvalue()
+
+
+async def test_reading_the_figures_asks_for_no_job_that_has_ended(bench: Any) -> None:
+    """An index leads to those under way, however many have ended."""
+    async with bench.facilitator.database.read() as connection:
+        for query in (
+            "SELECT state, count(*) FROM job WHERE deadline_us IS NOT NULL GROUP BY state",
+            "SELECT min(created_us) FROM job WHERE deadline_us IS NOT NULL AND state = 'sent'",
+        ):
+            plan = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")).all()
+            assert "job_newest_pending" in str(plan) or "job_deadline" in str(plan), plan

@@ -16,6 +16,7 @@ from compute_horde.miner.testing import (
     BOB,
     TEST,
     FakeClock,
+    Horde,
     finished,
     finished_receipt,
     initial,
@@ -251,8 +252,19 @@ async def test_one_that_dies_again_and_again_is_given_up(tmp_path: Path, job: st
             await executor.channel.close(1006)
         failure = await validator.expect("V0HordeFailedRequest")
         assert (failure["reason"], failure["reported_by"]) == ("executor_disconnected", "miner")
-        assert len(horde.launcher.launched) == 1 + RELAUNCHES
         await until(lambda: horde.miner.pool.free(TEST) == 2)
+        await it_is_cleared_up_by_one_more(horde, 1 + RELAUNCHES)
+
+
+async def it_is_cleared_up_by_one_more(horde: Horde, dead: int) -> None:
+    """One more with the same token is launched for a job that is over: it is turned away, and removes things."""
+    cleaner = await horde.launched(dead + 1)
+    assert cleaner.token == horde.launcher.launched[0].token
+    turned_away = await horde.executor(cleaner.token)
+    await turned_away.expect("GenericError")
+    cleaner.end(0)
+    await asyncio.sleep(0.05)
+    assert len(horde.launcher.launched) == dead + 1
 
 
 async def test_a_launch_that_fails_later_is_tried_again(tmp_path: Path, job: str) -> None:
@@ -327,8 +339,29 @@ async def test_a_job_that_ends_while_its_executor_is_to_be_replaced(tmp_path: Pa
         await validator.say(finished_receipt(job))
         await validator.expect("V0HordeFailedRequest")
         await until(lambda: horde.miner.pool.free(TEST) == 2)
-        assert len(horde.launcher.launched) == 1
         await executor.hangup()
+        await it_is_cleared_up_by_one_more(horde, 1)
+
+
+async def test_a_job_that_is_cancelled_while_its_executor_is_to_be_replaced(tmp_path: Path, job: str) -> None:
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        (await horde.launched()).end(-9)
+        await executor.channel.close(1006)
+        await validator.say(V0CancelJobRequest(job_uuid=job))
+        await validator.expect("V0JobFailedRequest")
+        await it_is_cleared_up_by_one_more(horde, 1)
+
+
+async def test_what_cannot_be_cleared_up_now_is_left_to_the_next_start(tmp_path: Path, job: str) -> None:
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        horde.launcher.broken = True
+        (await horde.launched()).end(1)
+        await validator.say(finished_receipt(job))
+        await validator.expect("V0HordeFailedRequest")
+        await executor.hangup()
+        await until(lambda: horde.miner.pool.free(TEST) == 2)
 
 
 # old rows

@@ -3,11 +3,21 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.contract.facilitator import test_attempts, test_cancel, test_claims, test_explanation, test_retention
+from tests.contract.facilitator import (
+    test_attempts,
+    test_cancel,
+    test_claims,
+    test_explanation,
+    test_facilitator_metrics,
+    test_retention,
+)
 from tests.contract.facilitator.bench import Bench, Clock, open_bench
 from tests.contract.facilitator.conftest import alice, bob, clock, other_key, ours, validator_key  # noqa: F401 - fixtures
 
-SUITES = (test_attempts, test_cancel, test_claims, test_explanation, test_retention)
+SUITES = (
+    *(test_attempts, test_cancel, test_claims, test_explanation),
+    *(test_facilitator_metrics, test_retention),
+)
 for suite in SUITES:
     globals().update({name: found for name, found in vars(suite).items() if name.startswith("test_")})
 

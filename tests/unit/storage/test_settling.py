@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from compute_horde.storage.database import Database
 from compute_horde.storage.errors import DatabaseUnavailable
-from compute_horde.storage.settling import Settling
+from compute_horde.storage.settling import Settling, log_of
 
 
 class Disk:
@@ -46,14 +46,14 @@ async def test_the_log_of_the_file_is_what_gets_to_the_disk(tmp_path: Path, disk
 
 async def test_those_who_wait_at_the_same_time_share_a_trip(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "a.db-wal").touch()
-    settling = Settling(tmp_path / "a.db")
+    settling = Settling(log_of(tmp_path / "a.db"))
     await asyncio.gather(*(settling.settled() for _ in range(50)))
     assert len(disk.synced) == 1
 
 
 async def test_a_trip_that_has_begun_is_no_good_for_what_is_committed_after(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "a.db-wal").touch()
-    settling = Settling(tmp_path / "a.db")
+    settling = Settling(log_of(tmp_path / "a.db"))
     disk.gate.clear()
     first = asyncio.create_task(settling.settled())
     await asyncio.sleep(0.02)
@@ -67,7 +67,7 @@ async def test_a_trip_that_has_begun_is_no_good_for_what_is_committed_after(tmp_
 
 async def test_a_waiter_that_gives_up_takes_nobody_with_it(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "a.db-wal").touch()
-    settling = Settling(tmp_path / "a.db")
+    settling = Settling(log_of(tmp_path / "a.db"))
     disk.gate.clear()
     given_up, other = (asyncio.create_task(settling.settled()) for _ in range(2))
     await asyncio.sleep(0.02)
@@ -79,7 +79,7 @@ async def test_a_waiter_that_gives_up_takes_nobody_with_it(tmp_path: Path, disk:
 
 async def test_a_disk_that_does_not_take_it_says_so_and_is_tried_again(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "a.db-wal").touch()
-    settling = Settling(tmp_path / "a.db")
+    settling = Settling(log_of(tmp_path / "a.db"))
     disk.error = OSError(5, "Input/output error")
     with pytest.raises(DatabaseUnavailable, match="Input/output error"):
         await settling.settled()
@@ -90,5 +90,5 @@ async def test_a_disk_that_does_not_take_it_says_so_and_is_tried_again(tmp_path:
 
 async def test_there_is_nothing_to_wait_for_without_a_file_or_a_log(tmp_path: Path, disk: Disk) -> None:
     await Settling(None).settled()
-    await Settling(tmp_path / "closed.db").settled()
+    await Settling(log_of(tmp_path / "closed.db")).settled()
     assert disk.synced == []

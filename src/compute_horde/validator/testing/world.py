@@ -1,7 +1,7 @@
 """Everything around a validator, in memory, and the scripts that most tests of it need."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,16 @@ SHORT = {
 }
 
 
+async def at_once() -> None:
+    """A disk that is never waited for."""
+
+
 @dataclass
 class World:
-    """A facilitator, miners by host name, and validators that share one database file."""
+    """A facilitator, miners by host name, and validators that share one database file.
+
+    ``settled``: the way to the disk. The real one takes as long as it likes, which tests do not wait for.
+    """
 
     folder: Path
     dialer: MemoryDialer = field(default_factory=MemoryDialer)
@@ -50,6 +57,7 @@ class World:
         default_factory=lambda: FixedChain(Directory(signers=frozenset({USER.ss58_address})))
     )
     limits: dict[str, Any] = field(default_factory=lambda: {"miner_connect_limit": 2})
+    settled: Callable[[], Awaitable[None]] = at_once
 
     def __post_init__(self) -> None:
         self.facilitator = ScriptedFacilitator(self.dialer, "ws://facilitator/")
@@ -73,7 +81,9 @@ class World:
     def validator(self, **changes: Any) -> ValidatorService:
         settings = ValidatorSettings(facilitator_url="ws://facilitator/", database_url=self.url)
         settings = settings.model_copy(update=self.limits | changes)  # past validation: limits may be tiny
-        return ValidatorService(settings, VALIDATOR, self.chain, dialer=self.dialer, pauses=no_pauses)
+        return ValidatorService(
+            settings, VALIDATOR, self.chain, dialer=self.dialer, pauses=no_pauses, settled=self.settled
+        )
 
     async def run(self, *, status: str, **changes: Any) -> V0JobStatusUpdate:
         """One job, to this status."""
