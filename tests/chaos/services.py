@@ -22,6 +22,7 @@ MARK = "HORDE_CHAOS"
 """In the environment of every process of one horde, executors included."""
 
 UP_SECONDS = 30
+ROOT = Path(__file__).parents[2]
 EXECUTORS = {"always_on.test": 10, "always_on.cpu.8c.16gb": 1}
 
 
@@ -60,14 +61,24 @@ class Services:
     def start(self, *names: str, command: str | None = None) -> None:
         """Start services; ``command`` where it is not the name."""
         for name in names:
-            with (self.folder / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [*HORDE, command or name, "--config", str(self.folder / f"{name}.toml")],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=self._environment(),
-                )
+            config = str(self.folder / f"{name}.toml")
+            self.run(name, *HORDE, command or name, "--config", config)
+
+    def start_light_miner(self) -> None:
+        """The miner, with its executors in its own process."""
+        self.run("miner", sys.executable, "-m", "tests.chaos.light_miner", str(self.folder / "miner.toml"))
+
+    def run(self, name: str, *command: str) -> None:
+        """Run a command as the service of this name."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                cwd=ROOT,
+            )
 
     def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -116,7 +127,8 @@ class Services:
 
     def _environment(self) -> Mapping[str, str]:
         # a coverage run of the tests must not write from processes that are killed
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
+        left_out = ("COV_", "PYTHONDONTWRITEBYTECODE")  # and nobody waits for a restart that compiles everything
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         return kept | {
             MARK: self.mark,
             "HORDE_EXECUTOR_ALLOW_PRIVATE_NETWORKS": "true",

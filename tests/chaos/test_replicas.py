@@ -67,7 +67,8 @@ async def test_a_replica_is_killed_at_random_during_200_jobs(
     count: int, services: Services, loop_thread: Loop, watch: Watch, image: str
 ) -> None:
     replicas = Replicas(services, loop_thread, count)
-    services.start("miner", "validator")
+    services.start_light_miner()
+    services.start("validator")
     keys = services.keys
     async with ComputeHordeClient(
         keys["user"], keys["validator"].ss58_address, facilitator_url=f"http://127.0.0.1:{replicas.front.port}"

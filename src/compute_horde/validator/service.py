@@ -75,7 +75,7 @@ class ValidatorService:
         settled: Callable[[], Awaitable[None]] | None = None,
         metrics: ValidatorMetrics | None = None,
     ) -> None:
-        """``pauses``: how long to wait between attempts to reach a peer. ``settled``: see
+        """``pauses``: how long to wait between attempts to reach a peer, or the database. ``settled``: see
         :meth:`Database.settled <compute_horde.storage.database.Database.settled>`, which it is by default.
         """
         dialer = dialer or WebSocketDialer()
@@ -89,10 +89,10 @@ class ValidatorService:
         self._outbox = Outbox(self._outbox_store)
         self._reputation = Reputation()
         self._claims = Claims()
-        self._disk = Disk(settled or self._database.settled)
+        self._disk = Disk(settled or self._database.settled, pauses)
         counting, outages = Counting(self.metrics), Outages(self.metrics)
         self._journal = Journal(
-            self._store, self._outbox, self._reputation, self._claims, self._disk, counting, outages
+            self._store, self._outbox, self._reputation, self._claims, self._disk, counting, outages, pauses
         )
         self._logs = LogDesk()
         self._supply = Supply(self._reputation)

@@ -183,7 +183,7 @@ class MinerConnection:
         await self.send(V0ExecutorManifestRequest(manifest={ExecutorClass.always_on__test: count}))
 
 
-Script = Callable[[MinerConnection], Awaitable[None]]
+Script = Callable[[MinerConnection], Awaitable[object]]
 
 
 class ScriptedMiner:
