@@ -77,7 +77,15 @@ class Jobs:
         """Check, store, push. The same signature again gives the same job: a retry is harmless, however late.
 
         :raises ApiError: 400.
+        :raises DatabaseUnavailable: nothing is promised, though the job may be stored.
         """
+        stored = await self._create(body, headers, rules)
+        await self._store.settled()  # what is answered outlives a power failure
+        return stored
+
+    async def _create(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], rules: SignatureRules
+    ) -> StoredJob:
         signature = read_signature(headers, SignatureScope.SIGNED_FIELDS)
         known = await self._store.by_signature(signature.raw.hex())
         request = admit_job(body, signature, rules.of_any_age() if known else rules)
@@ -162,13 +170,20 @@ class Jobs:
         except IllegalTransition as error:
             log.warning("status refused", job_uuid=update.uuid, status=state.value, why=str(error))
             why = Refusal.REPEATED if isinstance(error, Repeated) else Refusal.ILLEGAL_TRANSITION
+            await self._keep(state)
             return self._refuse(Response.error("job.integrity_error", f"Status not stored: {error}"), why)
         self._tell(update.uuid, moved)
         await self._counting.moved(update.uuid, moved, update.metadata)
         log.info(
             "job status", job_uuid=update.uuid, status=state.value, attempt=moved.attempt, validator=link.hotkey
         )
+        await self._keep(state)
         return Response(status="success")
+
+    async def _keep(self, state: JobState) -> None:
+        """The validator forgets a result once it is answered, be it that the facilitator has it already."""
+        if state.is_terminal:
+            await self._store.settled()
 
     def _refuse(self, response: Response, why: Refusal) -> Response:
         self._counting.metrics.refused(why)

@@ -42,6 +42,10 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def settled(self) -> None:
+        """Return when what was stored before is on the disk. :raises DatabaseUnavailable: it cannot be."""
+        await self._database.settled()
+
     async def create(self, job: NewJob, now: float, clock: float | None = None) -> StoredJob:
         """Store a job and its first status.
 

@@ -84,10 +84,12 @@ class Desk:
                     await self.fail(job, stopped)
 
     def stop(self) -> None:
-        """Nothing begins any more, and executors are told to dial again. Jobs stay as they are stored."""
+        """Nothing begins any more, and executors whose job goes on are told to dial again. Jobs stay as they are
+        stored; what has ended is on its way to the disk.
+        """
         for job in self.jobs.values():
             job.timers.clear()
-            if job.channel is not None:
+            if job.channel is not None and not job.ended:
                 self.spawn(job.channel.close(GOING_AWAY, "the miner is stopping"))
         self.stopped = True
         self.retries.stop()
@@ -237,8 +239,28 @@ class Desk:
         job.finish(tidy_up_s)
         job.logs.close("ended")
         if job.channel is not None:
-            self.spawn(job.channel.close(1000, "the job is over"))
+            self.spawn(self._acknowledge(job.channel))
         self.drop_if_done(job)
+
+    async def _acknowledge(self, channel: Channel) -> None:
+        """The executor forgets the job's result with this."""
+        await self.settled()
+        await channel.close(1000, "the job is over")
+
+    def settling(self) -> "asyncio.Future[None]":
+        """Done when what was stored before is on the disk; never, when the miner stops meanwhile."""
+        done = asyncio.get_running_loop().create_future()
+
+        async def settle() -> None:
+            await self.settled()
+            done.set_result(None)
+
+        self.spawn(settle())
+        return done
+
+    async def settled(self) -> None:
+        """Return when what was stored before is on the disk, however long that takes."""
+        await self.retries.until_done(self.store.settled, "the way to the disk")
 
     def acknowledged(self, job: Job) -> None:
         """The finished receipt came: nothing will be re-sent."""

@@ -64,8 +64,13 @@ class Executors:
             await self._hand_out(job)
 
     async def _hand_out(self, job: Job) -> None:
-        """Only to one that is ready, or was: to any other it would mean that what it did is lost."""
+        """Only to one that is ready, or was: to any other it would mean that what it did is lost.
+
+        A job that a power failure could still make the miner forget is not begun: it would be accepted again.
+        """
         if job.row.request is not None and job.row.state is not JobState.ACCEPTED:
+            if job.on_the_disk is not None:
+                await asyncio.shield(job.on_the_disk)
             await self._send(job, job.row.request)
 
     async def _send(self, job: Job, frame: str) -> None:

@@ -184,6 +184,7 @@ class Intake:
         timers = self._desk.make_timers()
         job = Job(row, now, {accepted.type}, listeners={connection}, claimed=True, slot=slot, timers=timers)
         self._desk.add(job)
+        job.on_the_disk = self._desk.settling()
         connection.post(accepted.frame)
         self._supervisor.start(job)
         limits = limits_of(message, self._desk.settings.executor_startup_limit)

@@ -31,7 +31,8 @@ class Job:
     ``restored``: it was accepted before a restart, so that an executor may be alive which this process never
     launched. ``watched``: a launched executor's end is waited for. ``deserted``: none is alive any more, and none
     will be launched. ``executor_died``: the last one did so before the job was over, and has left things behind.
-    ``met``: one has been connected. ``away`` is set while none is.
+    ``met``: one has been connected. ``away`` is set while none is. ``on_the_disk``: done when not even a power
+    failure could make the miner forget the job; None for one that was restored.
 
     ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
     """
@@ -52,6 +53,7 @@ class Job:
     met: bool = False
     launches: int = 0
     executor_died: bool = False
+    on_the_disk: "asyncio.Future[None] | None" = None
     acknowledged: bool = False
     over: "asyncio.Future[float]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     outbox: asyncio.Lock = field(default_factory=asyncio.Lock)

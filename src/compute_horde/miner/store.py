@@ -76,6 +76,10 @@ class JobStore:
     def __init__(self, database: Database, clock: Clock = time.time) -> None:
         self._database, self._clock = database, clock
 
+    async def settled(self) -> None:
+        """Return when what was stored before is on the disk. :raises DatabaseUnavailable: it cannot be."""
+        await self._database.settled()
+
     async def accept(self, row: JobRow, accepted: Envelope, also: Also | None) -> None:
         """Store a new job with its first message; ``also`` joins the transaction (the started receipt)."""
         now = self._clock()

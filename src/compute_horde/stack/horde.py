@@ -29,8 +29,8 @@ USER, VALIDATOR, MINER = "user", "validator", "miner"
 class Horde:
     """Start with :meth:`start`, stop with :meth:`stop`; use as an async context manager for both.
 
-    ``port``: the facilitator's, 0 for a free one. ``executors``: how many of each class. ``end_jobs``: what is under
-    way is ended at the stop; otherwise it is left to the next start on the same folder.
+    ``port``: the facilitator's, 0 for a free one. ``executors``: how many of each class. ``end_jobs``: what is
+    under way is ended at the stop; otherwise it is left to the next start on the same folder.
     """
 
     def __init__(

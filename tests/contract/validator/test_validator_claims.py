@@ -15,7 +15,7 @@ from compute_horde.protocol.control import V0CancelJobRequest, V0JobLogsRequest
 from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension
 from compute_horde.protocol.facilitator_validator import CLAIMED_ELSEWHERE, HEADER_INSTANCE, Response
 from compute_horde.storage.errors import DatabaseFull, DatabaseUnavailable
-from compute_horde.validator import facilitator_link, quest
+from compute_horde.validator import facilitator_link, live, quest
 from compute_horde.validator.service import ValidatorService
 from compute_horde.validator.testing.crashing import crash
 from compute_horde.validator.testing.crowded import CrowdedMiner
@@ -176,6 +176,38 @@ async def test_who_has_lost_a_lease_writes_and_sends_nothing(world: World) -> No
     assert job is not None
     assert job.state is JobState.EXECUTOR_READY
     assert world.facilitator.history(JOB) == WHOLE[:3]
+
+
+async def test_a_job_that_was_changed_behind_its_drivers_back_goes_on_from_its_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "ANEW_SECONDS", 0)
+    go_on = asyncio.Event()
+
+    async def first(miner: MinerConnection) -> None:
+        job = await make_ready(miner)
+        await go_on.wait()
+        await miner.send(vm.V0VolumesReadyRequest(job_uuid=job))
+        await miner.channel.receive()
+
+    async def second(miner: MinerConnection) -> None:
+        await miner.expect(vm.ValidatorAuthForMiner)
+        await miner.send(vm.V0ExecutorReadyRequest(job_uuid=JOB))
+        await miner.expect(vm.V0JobRequest)
+        await finish(miner, JOB)
+
+    miner = world.miner(first, second)
+    validator = world.validator()
+    async with running(validator):
+        await validator.connected.wait()
+        await world.facilitator.push(job_request(JOB, USER, **LONG))
+        await world.facilitator.wait_for(JOB, "executor_ready")
+        async with validator._database.begin() as connection:
+            await connection.execute(sa.text("UPDATE jobs SET state = 'accepted'"))
+        go_on.set()
+        await world.facilitator.wait_for(JOB, "completed")
+        await asyncio.wait_for(miner.idle.wait(), 5)
+    assert not miner.errors
 
 
 async def test_renewing_drops_what_is_lost_and_keeps_the_rest(world: World) -> None:

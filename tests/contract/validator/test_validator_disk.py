@@ -12,8 +12,8 @@ from compute_horde.protocol.control import V0CancelJobRequest
 from compute_horde.protocol.enums import Fault, Participant
 from compute_horde.protocol.extensions import Extension
 from compute_horde.protocol.problems import Problem
+from compute_horde.storage.testing import HeldDisk
 from compute_horde.validator import attempt
-from compute_horde.validator.testing.disks import HeldDisk
 from compute_horde.validator.testing.scripted import MinerConnection, ScriptedMiner, job_request, running
 from compute_horde.validator.testing.world import (
     JOB,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from compute_horde.chain.keys import throwaway_hotkey
 from compute_horde.lifecycle.states import JobState
@@ -12,7 +13,7 @@ from compute_horde.storage.database import Database
 from compute_horde.storage.leases import Owners
 from compute_horde.storage.migrate import migrate
 from compute_horde.validator.leasing import Leases
-from compute_horde.validator.rows import Job
+from compute_horde.validator.rows import Admission, Job
 from compute_horde.validator.store import UNDER_WAY, Store
 from compute_horde.validator.testing.scripted import job_request
 
@@ -64,3 +65,18 @@ async def test_the_index_answers_what_is_asked_every_second(database: Database) 
     async with database.read() as connection:
         plan = (await connection.exec_driver_sql(query)).all()
     assert "USING INDEX ix_jobs_state" in str(plan)
+
+
+@pytest.mark.parametrize(("uuid", "found"), [(OVER, Admission.KNOWN), (ALIVE, Admission.REPLAYED)])
+async def test_a_job_that_another_process_lets_in_at_the_same_moment_is_let_in_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, uuid: str, found: Admission
+) -> None:
+    async def too_late(*_: Any) -> tuple[Admission, int]:
+        raise IntegrityError("INSERT", None, ValueError("UNIQUE"))
+
+    first, second = Store(database, "owner-a", 15), Store(database, "owner-b", 15)
+    job = Job(job_request(OVER, USER), JobState.RECEIVED, 1.0)
+    assert (await first.add_job(job, "key", "{}"))[0] is Admission.NEW
+    monkeypatch.setattr(second, "_add_job", too_late)
+    same = Job(job_request(uuid, USER), JobState.RECEIVED, 1.0)
+    assert await second.add_job(same, "key", "{}") == (found, 0)

@@ -216,7 +216,7 @@ def test_numbers_come_as_data_too() -> None:
     assert (found.attempt, found.attempts, found.queue, found.queue_time_left_s) == (2, 3, place, 3600)
 
 
-@pytest.mark.parametrize("state", [*PROGRESS[3:], *TERMINAL])
+@pytest.mark.parametrize("state", [*PROGRESS[3:], *sorted(TERMINAL)])
 def test_a_job_that_does_not_wait_has_no_place(state: JobState) -> None:
     found = explain(view(state=state, place=QueuePlace(position=1)))
     assert (found.queue, found.queue_time_left_s) == (None, None)

@@ -6,7 +6,7 @@ from compute_horde.storage.errors import DatabaseUnavailable
 
 
 class HeldDisk:
-    """``World.settled`` of a test that looks at what may not be said yet.
+    """Stands in for :meth:`.database.Database.settled`, where a test looks at what may not be said yet.
 
     ``asked``: how many trips were begun; ``errors``: so many of the next ones fail.
     """
