@@ -96,6 +96,10 @@ class Services:
     def executors(self) -> list[int]:
         return [pid for pid, arguments in self._ours() if "executor" in arguments]
 
+    def pids(self) -> list[int]:
+        """Every process of this horde."""
+        return [pid for pid, _ in self._ours()]
+
     def logs(self) -> str:
         """The end of what each service said."""
         files = sorted(self.folder.glob("*.log"))

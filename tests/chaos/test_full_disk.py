@@ -1,9 +1,13 @@
 """The disk under a database is full for a while: nothing that was accepted is lost, and it goes on by itself."""
 
 import asyncio
+import contextlib
+import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -18,15 +22,26 @@ from .wires import Loop
 DISK_MIB = 16
 
 
+class Disk(Protocol):
+    """Where one service has its database."""
+
+    folder: Path
+
+    def fill(self, services: Services, full: str) -> None:
+        """Nothing more can be written there by the service ``full``."""
+
+    def make_room(self, services: Services) -> None:
+        """It can again."""
+
+
 class SmallDisk:
-    """A file system of a few MiB for one database, which :meth:`fill` fills up."""
+    """A file system of a few MiB for one database."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)], check=True)
 
-    def fill(self) -> None:
+    def fill(self, services: Services, full: str) -> None:
         with (self.folder / "ballast").open("wb", buffering=0) as ballast:
             try:
                 while ballast.write(b"\0" * 4096):
@@ -34,11 +49,27 @@ class SmallDisk:
             except OSError:
                 return
 
-    def make_room(self) -> None:
+    def make_room(self, services: Services) -> None:
         (self.folder / "ballast").unlink()
 
     def close(self) -> None:
         subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+
+class LimitedFiles:
+    """For a user who may not mount: the service's process cannot write to any file, nor can what it starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fill(self, services: Services, full: str) -> None:
+        resource.prlimit(services.processes[full].pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    def make_room(self, services: Services) -> None:
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        for pid in services.pids():
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 @pytest.fixture(params=["facilitator", "validator", "miner"])
@@ -48,14 +79,19 @@ def full(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    made = SmallDisk(tmp_path / "disk")
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        yield LimitedFiles(folder)
+        return
+    made = SmallDisk(folder)
     yield made
     made.close()
 
 
 @pytest.fixture
-def services(full: str, disk: SmallDisk, tmp_path: Path, loop_thread: Loop, watch: Watch) -> Iterator[Services]:
+def services(full: str, disk: Disk, tmp_path: Path, loop_thread: Loop, watch: Watch) -> Iterator[Services]:
     def url(name: str) -> str:
         return f"sqlite:///{disk.folder if name == full else tmp_path}/{name}.db"
 
@@ -68,15 +104,15 @@ def services(full: str, disk: SmallDisk, tmp_path: Path, loop_thread: Loop, watc
             docker("rm", "-f", name)
 
 
-async def test_jobs_outlive_a_full_disk(scene: Scene, disk: SmallDisk, full: str, watch: Watch) -> None:
+async def test_jobs_outlive_a_full_disk(scene: Scene, disk: Disk, full: str, watch: Watch) -> None:
     script = "i=0; while [ $i -lt 30 ]; do echo $i; i=$((i+1)); sleep 0.1; done"
     jobs = [await scene.create(args=["sh", "-c", script]) for _ in range(3)]
     for job in jobs:
         await reached(job, "volumes_ready")
-    disk.fill()
+    disk.fill(scene.services, full)
     late = await accepted_meanwhile(scene)
     await asyncio.sleep(4)  # the jobs end meanwhile
-    disk.make_room()
+    disk.make_room(scene.services)
     await asyncio.gather(*(job.wait(60) for job in (*jobs, *late)))
     for job in (*jobs, *late):
         assert job.status.value == "completed", (full, job.error)

@@ -1,7 +1,7 @@
 """How a job is declined: a reason for older peers, a problem for newer ones (sections 6.4 and 6.6)."""
 
 from compute_horde.protocol.enums import ExecutorClass, Fault, RejectionReason, Stage
-from compute_horde.protocol.problems import Problem
+from compute_horde.protocol.problems import NOT_STORED, Problem
 from compute_horde.protocol.receipts import Receipt
 from compute_horde.protocol.validator_miner import V0DeclineJobRequest
 
@@ -80,12 +80,12 @@ def invalid_signature(job_uuid: str) -> V0DeclineJobRequest:
 
 
 def not_stored(job_uuid: str) -> V0DeclineJobRequest:
-    """The miner could not write the job down, so it does not take it."""
+    """The miner could not write the job down, so it does not take it: its disk is full, or its database away."""
     found = Problem(
-        code="internal_error",
+        code=NOT_STORED,
         message="The miner could not store the job",
         fault=Fault.MINER,
         retryable=True,
-        hint="Send the job again.",
+        hint="Send the job again, now to another miner or later to this one.",
     )
     return _decline(job_uuid, RejectionReason.UNKNOWN, found)

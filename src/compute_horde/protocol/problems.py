@@ -11,6 +11,9 @@ from compute_horde.protocol.enums import Fault, JobStatus, Stage
 CONTEXT_KEY = "problem"
 """Where a problem travels inside the free ``context`` object of the network's failure details."""
 
+NOT_STORED = "job_not_stored"
+"""Its ``code`` where a miner declines a job only because its database takes nothing now."""
+
 
 class Problem(Message):
     """One failure.

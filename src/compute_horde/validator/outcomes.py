@@ -22,7 +22,7 @@ from compute_horde.protocol.enums import (
     Participant,
     RejectionReason,
 )
-from compute_horde.protocol.problems import Problem, is_worth_another_attempt
+from compute_horde.protocol.problems import NOT_STORED, Problem, is_worth_another_attempt
 from compute_horde.protocol.validator_miner import (
     V0DeclineJobRequest,
     V0HordeFailedRequest,
@@ -115,8 +115,11 @@ def from_miner(message: Ending) -> Outcome:
 
 
 def says_busy(message: V0DeclineJobRequest) -> bool:
-    """Whether the miner would take the job when one of its executors is free."""
-    return message.reason is RejectionReason.BUSY
+    """Whether the miner would take the job later: once an executor is free, or it can store the job."""
+    if message.reason is RejectionReason.BUSY:
+        return True
+    found = Problem.from_context(message.context, message.message)
+    return found is not None and found.code == NOT_STORED
 
 
 def _cancelled_by_miner(message: V0JobFailedRequest) -> Outcome:

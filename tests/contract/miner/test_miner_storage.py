@@ -87,7 +87,7 @@ async def not_stored(validator: Peer) -> None:
     answer = await validator.expect("V0DeclineJobRequest")
     found = Problem.from_context(answer["context"], answer["message"])
     assert found is not None
-    assert (found.code, found.retryable) == ("internal_error", True)
+    assert (found.code, found.retryable) == ("job_not_stored", True)
 
 
 async def test_on_a_full_disk_jobs_are_declined_until_there_is_room(tmp_path: Path, job: str, disk: Disk) -> None:

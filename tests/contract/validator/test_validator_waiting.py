@@ -146,6 +146,21 @@ async def test_a_job_that_does_not_wait_ends_with_the_miners_words(world: World)
     assert miner.asked == other.asked == [JOB]  # each was asked once
 
 
+async def test_a_job_waits_for_a_miner_that_cannot_store_it_now(world: World) -> None:
+    miner = crowded(world, CrowdedMiner(2))
+    miner.full = True
+    validator = world.validator()
+    async with running(validator):
+        await queued(world, validator, JOB)
+        await miner.until_asked(1)
+        miner.full = False
+        await miner.set_free(2)
+        miner.finish(JOB)
+        await world.facilitator.wait_for(JOB, "completed")
+    assert "rejected" not in world.facilitator.history(JOB)
+    assert await world.incidents() == []
+
+
 async def test_the_wait_has_an_end(world: World) -> None:
     crowded(world, CrowdedMiner(0))
     world.limits["max_queue_time"] = 0.2

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from compute_horde.protocol import validator_miner as vm
 from compute_horde.protocol.base import Message, parse_frame
 from compute_horde.protocol.control import V0CancelJobRequest
-from compute_horde.protocol.enums import ExecutorClass, RejectionReason
+from compute_horde.protocol.enums import ExecutorClass, Fault, RejectionReason
+from compute_horde.protocol.problems import NOT_STORED, Problem
 from compute_horde.transport.channel import ChannelClosed
 from compute_horde.validator.testing.scripted import MinerConnection
 
@@ -15,11 +16,12 @@ from compute_horde.validator.testing.scripted import MinerConnection
 class CrowdedMiner:
     """Plays :meth:`script`. A job runs until :meth:`finish`; one more than ``free`` is declined as busy.
 
-    ``asked``: the attempts that it was offered, in order; ``tells``: whether it pushes how many are free.
+    ``asked``: the attempts that it was offered, in order; ``tells``: whether it pushes how many are free;
+    ``full``: its database takes no job.
     """
 
     def __init__(self, free: int, *, total: int = 2, tells: bool = True) -> None:
-        self.free, self.total, self.tells = free, total, tells
+        self.free, self.total, self.tells, self.full = free, total, tells, False
         self.asked: list[str] = []
         self.began: list[str] = []
         self.connections: list[MinerConnection] = []
@@ -70,6 +72,10 @@ class CrowdedMiner:
         async with self._changed:
             self.asked.append(job)
             self._changed.notify_all()
+        if self.full:
+            no = Problem(code=NOT_STORED, message="No room", fault=Fault.MINER, retryable=True)
+            await miner.send(vm.V0DeclineJobRequest(job_uuid=job, message=no.message, context=no.to_context()))
+            return
         if self.free <= 0:
             await miner.send(
                 vm.V0DeclineJobRequest(job_uuid=job, reason=RejectionReason.BUSY, message="All are busy")
