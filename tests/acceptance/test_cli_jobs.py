@@ -85,7 +85,7 @@ def test_logs_are_followed_while_the_job_runs(run_cli: Cli, horde: RunningHorde,
         rest, complaints = following.communicate(timeout=60)
         assert (following.returncode, complaints) == (0, "")
     lines = [json.loads(line) for line in (*first, *rest.splitlines())]
-    assert {"stream": "stderr", "text": "oops"} in lines
+    assert {"stream": "stderr", "text": "oops", "attempt": 1} in lines
     assert [line["text"] for line in lines if line["stream"] == "stdout"] == ["begun", "ended"]
 
 

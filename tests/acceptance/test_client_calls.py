@@ -71,7 +71,7 @@ async def test_run_until_complete_tries_again_while_the_horde_is_busy(horde: Run
     async with client_of(horde) as client:
         others = [await client.create_job(spec_of(image, "sleep 2")) for _ in range(4)]
         job = await client.run_until_complete(
-            spec_of(image, "echo mine"),
+            spec_of(image, "echo mine", queue_time_limit_sec=0),
             job_attempt_callback=lambda made: attempts.append(made.uuid),
             timeout=60,
             max_attempts=0,

@@ -14,6 +14,9 @@ from . import test_separate_processes
 from .conftest import HORDE, RunningHorde, client_of, facilitator_of, reached, running
 from .proxy import proxy_of
 
+TICKING = "i=0; while [ $i -lt 80 ]; do echo $i; i=$((i+1)); sleep 0.1; done"
+TICKED = "".join(f"{number}\n" for number in range(80))
+
 separate = test_separate_processes.services
 
 
@@ -56,7 +59,7 @@ async def test_a_horde_killed_and_started_again_ends_the_wait_rightly(tmp_path: 
     home, port = tmp_path / "home", str(test_separate_processes.free_port())
     with running(home, "--port", port) as horde:
         async with client_of(horde) as client:
-            job = await client.create_job("always_on.test", "SN0", image, ["sleep", "30"])
+            job = await client.create_job("always_on.test", "SN0", image, ["sh", "-c", TICKING])
             waiting = asyncio.create_task(job.wait(60))
             await reached(await client.get_job(job.uuid), "volumes_ready")
             await asyncio.to_thread(horde.stop, signal.SIGKILL)
@@ -64,7 +67,9 @@ async def test_a_horde_killed_and_started_again_ends_the_wait_rightly(tmp_path: 
             await asyncio.to_thread(with_horde_again.__enter__)
             try:
                 await waiting
-                assert job.status.value == "horde_failed"  # its executor lived in the killed process
+                assert (job.status.value, job.attempt) == ("completed", 1)
+                assert job.result is not None
+                assert job.result.stdout == TICKED, "its container outlived the killed process"
                 assert statuses(job) == list(dict.fromkeys(statuses(job)))
                 assert statuses(job) == statuses(await client.get_job(job.uuid))
                 after = await client.create_job("always_on.test", "SN0", image, ["echo", "again"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from typing import Any
 
 from compute_horde_sdk.v1 import ComputeHordeClient, ComputeHordeJob
 
@@ -21,8 +22,13 @@ def fresh_queue() -> str:
     return f"queue-{uuid.uuid4()}"
 
 
-async def made(client: ComputeHordeClient, image: str, *args: str) -> ComputeHordeJob:
-    return await client.create_job("always_on.test", "SN0", image, list(args))
+async def made(client: ComputeHordeClient, image: str, *args: str, **wishes: Any) -> ComputeHordeJob:
+    return await client.create_job("always_on.test", "SN0", image, list(args), **wishes)
+
+
+async def hurried(client: ComputeHordeClient, image: str) -> ComputeHordeJob:
+    """A job that does not wait for an executor."""
+    return await made(client, image, "true", queue_time_limit_sec=0)
 
 
 async def test_another_process_finds_the_pending_jobs_of_its_queue(horde: RunningHorde, image: str) -> None:
@@ -51,13 +57,13 @@ async def test_the_list_holds_still_while_jobs_are_created_and_end(horde: Runnin
     """More than a page of jobs, most of them turned away since every executor is busy: that is quick."""
     queue = fresh_queue()
     async with client_of(horde, job_queue=queue) as client:
-        jobs = await asyncio.gather(*(made(client, image, "true") for _ in range(PAGE + 20)))
+        jobs = await asyncio.gather(*(hurried(client, image) for _ in range(PAGE + 20)))
         listed: list[str] = []
         later: list[ComputeHordeJob] = []
         async for job in client.iter_jobs():
             listed.append(job.uuid)
             if len(listed) in (1, PAGE):
-                later += await asyncio.gather(*(made(client, image, "true") for _ in range(5)))
+                later += await asyncio.gather(*(hurried(client, image) for _ in range(5)))
         assert len(listed) == len(set(listed))
         assert set(listed) == {job.uuid for job in jobs}
         again = [job async for job in client.iter_jobs()]

@@ -14,7 +14,20 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "run", "login", "logout", "profiles", "demo", "facilitator", "validator", "miner", "executor"],
+    [
+        "up",
+        "run",
+        "login",
+        "logout",
+        "profiles",
+        "demo",
+        "facilitator",
+        "validator",
+        "miner",
+        "executor",
+        "explain",
+        "backup",
+    ],
 )
 def test_each_command_explains_itself(run_cli: Cli, command: str) -> None:
     done = run_cli(command, "--help")
