@@ -30,9 +30,9 @@ class Job:
 
     ``restored``: it was accepted before a restart, so that an executor may be alive which this process never
     launched. ``watched``: a launched executor's end is waited for. ``deserted``: none is alive any more, and none
-    will be launched. ``executor_died``: the last one did so before the job was over, and has left things behind.
-    ``met``: one has been connected. ``away`` is set while none is. ``on_the_disk``: done when not even a power
-    failure could make the miner forget the job; None for one that was restored.
+    will be launched. ``executor_died``: one did so before the job was over, and none has come since to take over
+    what it left behind. ``met``: one has been connected. ``away`` is set while none is. ``on_the_disk``: done when
+    not even a power failure could make the miner forget the job; None for one that was restored.
 
     ``over`` is set when the job has ended, to the seconds that its executor has to tidy up.
     """
@@ -81,7 +81,7 @@ class Job:
 
     def connect(self, channel: Channel, extensions: frozenset[Extension]) -> None:
         """Its executor is here."""
-        self.channel, self.extensions, self.met = channel, extensions, True
+        self.channel, self.extensions, self.met, self.executor_died = channel, extensions, True, False
         self.away.clear()
 
     def hang_up(self) -> None:

@@ -95,12 +95,13 @@ class Supervisor:
                 return
             log.warning("an executor ended before its job did", job_uuid=job.uuid, launched=number + 1)
             await _either(job.over, asyncio.sleep(next(pauses)))
+            if job.over.done():
+                return
 
     async def _one(self, job: Job) -> bool:
         """One executor from its launch to its end; False: it is no use to launch another."""
         try:
             if executor := await self._launch(job):
-                job.executor_died = False
                 await until_ended(executor, job.over)
         except Exception as error:
             log.error("executor not started", job_uuid=job.uuid, error=str(error))

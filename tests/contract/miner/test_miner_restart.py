@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from compute_horde.lifecycle.states import JobState
+from compute_horde.miner import supervisor
 from compute_horde.miner.store import JobStore
 from compute_horde.miner.supervisor import RELAUNCHES
 from compute_horde.miner.tables import jobs
@@ -265,6 +266,25 @@ async def it_is_cleared_up_by_one_more(horde: Horde, dead: int) -> None:
     cleaner.end(0)
     await asyncio.sleep(0.05)
     assert len(horde.launcher.launched) == dead + 1
+
+
+@pytest.mark.parametrize("successors", [0, 1])
+async def test_a_job_cancelled_between_two_executors_is_cleared_up_after_the_first(
+    tmp_path: Path, job: str, successors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the pause before the second is launched, or before it has come."""
+    if successors:
+        monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0)
+    async with open_horde(tmp_path, executor_reconnect_limit=60) as horde:
+        validator, executor = await horde.begun(job)
+        (await horde.launched()).end(-9)
+        await executor.channel.close(1006)
+        if successors:
+            await horde.launched(2)
+        await asyncio.sleep(0.01)
+        await validator.say(V0CancelJobRequest(job_uuid=job))
+        await validator.expect("V0JobFailedRequest")
+        await it_is_cleared_up_by_one_more(horde, 1 + successors)
 
 
 async def test_a_launch_that_fails_later_is_tried_again(tmp_path: Path, job: str) -> None:
