@@ -1,9 +1,11 @@
 """``horde executor``: one job in a process of its own."""
 
 import asyncio
+import contextlib
 import json
 import sys
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +16,9 @@ from compute_horde.executor.docker import DockerRuntime
 from compute_horde.executor.service import Executor
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.transport.websocket import WebSocketDialer
+
+if TYPE_CHECKING:
+    from compute_horde.telemetry.executor import ExecutorMetrics
 
 
 def executor(
@@ -50,17 +55,34 @@ def executor(
 async def _execute(settings: ExecutorSettings, miner_url: str, token: str, startup_s: int, warm: bool) -> None:
     stop = stop_event()
     runtime = DockerRuntime(settings)
-    one = Executor(settings, runtime, WebSocketDialer())
     try:
-        job = asyncio.create_task(_one_job(one, miner_url, token, startup_s, warm))
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({job, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (job, stopped):
-            task.cancel()
-        await asyncio.gather(job, stopped, return_exceptions=True)
+        async with _watched(settings, runtime) as metrics:
+            one = Executor(settings, runtime, WebSocketDialer(), metrics=metrics)
+            job = asyncio.create_task(_one_job(one, miner_url, token, startup_s, warm))
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({job, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (job, stopped):
+                task.cancel()
+            await asyncio.gather(job, stopped, return_exceptions=True)
+            await one.close()
     finally:
-        await one.close()
         await runtime.close()
+
+
+@contextlib.asynccontextmanager
+async def _watched(settings: ExecutorSettings, runtime: DockerRuntime) -> AsyncIterator["ExecutorMetrics | None"]:
+    """What the executor is to count in. It is shown where the settings name a port, else nobody counts."""
+    if settings.operations_port is None:
+        yield None
+        return
+    from compute_horde.executor.operations import Watched  # noqa: PLC0415 - most start faster without a server
+
+    watched = Watched(settings, runtime)
+    await watched.operations.start()
+    try:
+        yield watched.metrics
+    finally:
+        await watched.operations.stop()
 
 
 async def _one_job(one: Executor, miner_url: str, token: str, startup_s: int, warm: bool) -> None:

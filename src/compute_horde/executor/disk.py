@@ -44,7 +44,8 @@ def _folders_bytes(folders: Iterable[Path]) -> int:
     return sum(tree_bytes(folder) for folder in folders)
 
 
-def _free_bytes(folder: Path) -> int:
+def free_bytes(folder: "os.PathLike[str]") -> int:
+    """What the file system of ``folder`` has left for us."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 
@@ -65,5 +66,5 @@ async def watch(container: RunningContainer, folders: tuple[Path, ...], limit: i
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)
         await look(container, folders, limit)
-        if await asyncio.to_thread(_free_bytes, folders[0]) < reserve:
+        if await asyncio.to_thread(free_bytes, folders[0]) < reserve:
             raise failure("disk_full", "The job was stopped: the executor's disk is nearly full.")

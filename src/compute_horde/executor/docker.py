@@ -13,6 +13,7 @@ from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
 from compute_horde.executor.docker_container import DockerHandle
+from compute_horde.executor.docker_events import NO_CONNECTION
 from compute_horde.executor.docker_options import (
     LOG_FILES,
     OWNER_LABEL,
@@ -25,7 +26,6 @@ from compute_horde.executor.patience import settled, unbroken
 from compute_horde.executor.runtime import ContainerSpec, EngineFacts, Image, Note, Sink, nothing
 from compute_horde.executor.settings import ExecutorSettings
 
-_NO_CONNECTION = 900  # aiodocker's own
 _ON_ITS_WAY_SECONDS = 1.0
 _NOT_FOUND = (
     "not found",
@@ -153,7 +153,7 @@ class DockerRuntime:
                 if "error" in line:
                     raise _pull_failed(ref, str(line["error"]))
         except DockerError as error:
-            if error.status == _NO_CONNECTION:
+            if error.status == NO_CONNECTION:
                 raise
             raise _pull_failed(ref, error.message) from None
         except ValueError:
@@ -245,7 +245,7 @@ def _pull_failed(ref: str, message: str) -> JobFailure:
 
 
 def _start_failed(error: DockerError) -> JobFailure:
-    if error.status == _NO_CONNECTION:
+    if error.status == NO_CONNECTION:
         return _unavailable(error.message)
     return failure("container_start_failed", f"The container did not start: {error.message[:1000]}")
 

@@ -14,6 +14,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from compute_horde.executor.disk import tree_bytes
+from compute_horde.executor.docker_events import was_killed
 from compute_horde.executor.docker_log import Demultiplexer, chunks
 from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.runtime import Age, Ended, Sink
@@ -35,10 +36,11 @@ class DockerHandle:
         self._pump: asyncio.Task[None] | None = None
         self._sink: Sink = _ignore
         self._read: Demultiplexer | None = None
-        self.may_be_cut = False
+        self.may_be_cut, self._watched, self._stopped = False, False, False
 
     async def start(self, sink: Sink) -> None:
         """Attach, so that nothing printed is lost, and start."""
+        self._watched = True
         self._stream = self._container.attach(stdout=True, stderr=True)
         await self._stream._init()
         self._pump = asyncio.create_task(_pump(self._stream, sink))
@@ -96,9 +98,20 @@ class DockerHandle:
             await asyncio.wait({self._pump}, timeout=_DRAIN_SECONDS)
         await self._catch_up()
         status = int(answer["StatusCode"])
-        return Ended(status, status != 0 and await self._was_out_of_memory())
+        if status == 0 and self._watched:  # the usual end needs no further question
+            return Ended(0, False)
+        return await self._how_it_ended(status)
+
+    async def _how_it_ended(self, status: int) -> Ended:
+        try:
+            state = await self.state()
+            killed = not self._stopped and await was_killed(self._container, state)
+        except (DockerError, aiohttp.ClientError) as error:
+            raise _engine_gone(error) from None
+        return Ended(status, status != 0 and bool(state.get("OOMKilled")), killed)
 
     async def stop(self, grace_s: float) -> None:
+        self._stopped = True
         try:
             with contextlib.suppress(DockerError):
                 await self._container.stop(t=round(grace_s))
@@ -134,10 +147,6 @@ class DockerHandle:
             raise _engine_gone(error) from None
         finally:
             await self._close_stream()
-
-    async def _was_out_of_memory(self) -> bool:
-        state: dict[str, Any] = (await self._container.show())["State"]
-        return bool(state.get("OOMKilled"))
 
     async def _close_stream(self) -> None:
         if self._pump is not None:

@@ -1,5 +1,6 @@
 """What a container has printed so far, read again from the engine's own log."""
 
+import contextlib
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -64,5 +65,6 @@ async def chunks(container: DockerContainer, *, follow: bool) -> AsyncIterator[b
         params={"stdout": "1", "stderr": "1", "follow": str(int(follow))},
         timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
     ) as response:
-        async for data in response.content.iter_any():
-            yield data
+        with contextlib.closing(response):
+            async for data in response.content.iter_any():
+                yield data

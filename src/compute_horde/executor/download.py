@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import BinaryIO
 
 import httpx
@@ -44,11 +45,23 @@ class _Target:
         self._hash = hashlib.sha256()
 
 
-class Downloader:
-    """``limit``: the largest body, in bytes. ``pauses``: seconds before the second and third attempt."""
+def _forget(size: int) -> None:
+    """Nobody counts."""
 
-    def __init__(self, client: httpx.AsyncClient, limit: int, pauses: tuple[float, ...] = PAUSES) -> None:
-        self._client, self._limit, self._pauses = client, limit, pauses
+
+class Downloader:
+    """``limit``: the largest body, in bytes. ``pauses``: seconds before the second and third attempt. ``count``:
+    told of the bytes that come.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        limit: int,
+        pauses: tuple[float, ...] = PAUSES,
+        count: Callable[[int], None] = _forget,
+    ) -> None:
+        self._client, self._limit, self._pauses, self._count = client, limit, pauses, count
 
     async def fetch(self, url: str, file: BinaryIO, digest: str | None = None) -> None:
         """Write the body of ``url`` to ``file``, which is empty. ``digest``: the SHA-256 it must have, in hex.
@@ -108,6 +121,7 @@ class Downloader:
             raise self._too_large()
         try:
             async for chunk in response.aiter_bytes():
+                self._count(len(chunk))
                 if file.size + len(chunk) > self._limit:
                     raise self._too_large()
                 file.write(chunk)

@@ -7,12 +7,13 @@ from typing import Any
 
 import structlog
 
+from compute_horde.executor.counting import Counting
 from compute_horde.executor.disk import look, watch
 from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.folders import JobFolders
 from compute_horde.executor.journal import Journal
 from compute_horde.executor.logs import JobLog
-from compute_horde.executor.patience import settled
+from compute_horde.executor.patience import engine_willing, settled
 from compute_horde.executor.printed import Printed
 from compute_horde.executor.runtime import (
     ContainerRuntime,
@@ -28,6 +29,7 @@ from compute_horde.executor.timing import Clocks
 from compute_horde.protocol.enums import DockerPreset
 from compute_horde.protocol.paths import artifacts_dir_problem
 from compute_horde.protocol.validator_miner import V0JobRequest
+from compute_horde.telemetry.vocabulary import Adoption
 
 log = structlog.get_logger(__name__)
 
@@ -52,9 +54,10 @@ class Execution:
         folders: JobFolders,
         journal: Journal,
         clocks: Clocks,
+        counting: Counting,
     ) -> None:
         self._settings, self._runtime, self._folders = settings, runtime, folders
-        self._journal, self._clocks = journal, clocks
+        self._journal, self._clocks, self._counting = journal, clocks, counting
         self._log: JobLog | None = None
         self._opening: asyncio.Future[RunningContainer | None] | None = None
         self.printed = Printed()
@@ -89,7 +92,8 @@ class Execution:
         self.image, self._limit = image, limit_s
         spec = self._spec(job, image)
         container = await self._opened(
-            self._runtime.start(spec, self._open_log().feed, lambda: self._note_begun(image))
+            self._runtime.start(spec, self._open_log().feed, lambda: self._note_begun(image)),
+            self._clocks.elapsed() + START_SECONDS,
         )
         await self._watch(container, limit_s)
 
@@ -125,29 +129,39 @@ class Execution:
             raise failure("internal_error", "The executor cannot write to its disk.") from None
 
     def _open_log(self) -> JobLog:
+        self._close_log()  # one whose container was not found in time
         self._log = JobLog(self._folders.logs, self._settings.log_bytes, self.printed)
         return self._log
 
     async def _take_over(self, begun: Begun) -> RunningContainer:
-        """The container that was begun, its output read from the beginning. :raises JobFailure:"""
+        """The container that was begun, its output read from the beginning. An engine that is away is waited for
+        as long as the stage lasts. :raises JobFailure:
+        """
         self.image, self._limit = begun.image, begun.limit_s
         if self._journal.rebooted:
+            self._counting.adopted(Adoption.LOST)
             raise failure("executor_disconnected", "The executor's machine was started anew while the job ran.")
         name = ContainerSpec.name_of(self._folders.token)
-        found = await self._opened(self._runtime.resume(name, self._open_log().feed))
+        sink, until = self._open_log().feed, self._journal.stage_until
+        opening = engine_willing(lambda: self._runtime.resume(name, sink), until, self._clocks)
+        found = await self._opened(opening, max(until, self._clocks.elapsed() + START_SECONDS))
+        self._counting.adopted(Adoption.TAKEN_OVER)
         log.info("took over a job's container", name=name)
         return found
 
-    async def _opened(self, opening: Coroutine[Any, Any, RunningContainer | None]) -> RunningContainer:
+    async def _opened(
+        self, opening: Coroutine[Any, Any, RunningContainer | None], until: float
+    ) -> RunningContainer:
         """Cancelled, it leaves ``opening`` to whoever ends this. :raises JobFailure:"""
         self._opening = asyncio.ensure_future(opening)
         try:
-            async with self._clocks.timeout_at(self._clocks.elapsed() + START_SECONDS):
+            async with self._clocks.timeout_at(until):
                 self.container = await asyncio.shield(self._opening)
         except TimeoutError:
             await self._stop_opening()
             raise failure("engine_unavailable", "The container did not start in time.") from None
         if self.container is None:
+            self._counting.adopted(Adoption.LOST)
             raise failure("executor_disconnected", "The job's container is gone: the executor was restarted.")
         return self.container
 
@@ -173,9 +187,12 @@ class Execution:
             await look(container, self._watched, self._settings.disk_bytes)
         return None
 
-    def _take(self, ended: Ended) -> None:
+    def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
+
+    def _take(self, ended: Ended) -> None:
+        self._close_log()
         self.exit_status = ended.exit_status
 
     def blame_limit(self, failed: JobFailure) -> JobFailure:
@@ -198,14 +215,12 @@ class Execution:
                         await self.container.wait()
             except (TimeoutError, JobFailure) as error:
                 log.warning("a cancelled container was not seen to end", why=str(error))
-        if self._log is not None:
-            self._log.close()
+        self._close_log()
 
     async def close(self) -> None:
         """Remove the container, whatever it is doing, also one that was begun before and not taken over."""
         await self._stop_opening()
-        if self._log is not None:
-            self._log.close()
+        self._close_log()
         if self.container is not None:
             await self.container.remove()
         elif self._journal.adopted is not None:
@@ -217,8 +232,7 @@ class Execution:
             await self._opening_settled(self._opening)
         if self.container is not None:
             await self.container.release()
-        if self._log is not None:
-            self._log.close()
+        self._close_log()
 
     @property
     def _watched(self) -> tuple[Path, ...]:
@@ -258,6 +272,9 @@ class Execution:
             limit = self._settings.memory_bytes
             text = f"The job was killed: it used more than its {limit} bytes of memory."
             raise failure("out_of_memory", text, exit_status=ended.exit_status, limit=limit)
+        if ended.killed:
+            text = "The job's container was stopped from outside, as by a restart of the container engine."
+            raise failure("executor_disconnected", text, exit_status=ended.exit_status)
         if ended.exit_status != 0:
             text = f"The job ended with exit code {ended.exit_status}."
             raise failure("nonzero_exit", text, exit_status=ended.exit_status)

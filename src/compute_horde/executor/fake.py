@@ -75,7 +75,7 @@ class FakeContainer:
         self._process, self._program, self._engine = FakeProcess(spec, self._print), program, engine
         self._sink, self._printed = sink, list[tuple[int, bytes]]()
         self._task: asyncio.Task[int] | None = None
-        self._killed_as = 143
+        self._killed_as, self._killed = 143, False
         self._started_at = self._ended_at = 0.0
         self.may_be_cut = False
         self.starts = 0
@@ -100,7 +100,7 @@ class FakeContainer:
         task = self._running()
         await asyncio.wait({task})
         if task.cancelled():
-            return Ended(self._killed_as, False)
+            return Ended(self._killed_as, False, self._killed)
         if isinstance(task.exception(), OutOfMemory):
             return Ended(137, True)
         return Ended(task.result(), False)
@@ -110,6 +110,11 @@ class FakeContainer:
             self._killed_as = 143 if grace_s else 137
             self._task.cancel()
             await asyncio.wait({self._task})
+
+    async def kill_from_outside(self) -> None:
+        """What an operator does, or an engine that stops."""
+        self._killed = self._task is not None and not self._task.done()
+        await self.stop(0)
 
     async def written_bytes(self) -> int:
         return self._process.written

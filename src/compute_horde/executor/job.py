@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from compute_horde.executor.artifacts import collect
+from compute_horde.executor.counting import Counting
 from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.evidence import Hashing
 from compute_horde.executor.execution import Execution
@@ -34,6 +35,7 @@ from compute_horde.protocol.validator_miner import (
     V0JobRequest,
 )
 from compute_horde.protocol.volumes import Volume
+from compute_horde.telemetry.logs import bind_job
 
 log = structlog.get_logger(__name__)
 
@@ -57,14 +59,15 @@ class JobRun:
         web: WebClient,
         journal: Journal,
         clocks: Clocks,
+        counting: Counting,
     ) -> None:
         self._settings, self._runtime, self._link, self._folders, self._web = settings, runtime, link, folders, web
-        self._journal, self._clocks = journal, clocks
+        self._journal, self._clocks, self._counting = journal, clocks, counting
         self._stage = journal.adopted.stage if journal.adopted else Stage.EXECUTOR_STARTUP
         self._job_uuid = ""
         self._deadline = RunningDeadline(journal.adopted.until if journal.adopted else 0, 0)
         self._images: dict[str, Image] = {}
-        self.execution = Execution(settings, runtime, folders, journal, clocks)
+        self.execution = Execution(settings, runtime, folders, journal, clocks, counting)
         self._follower = Follower(self.execution.printed, link.answer)
 
     async def run(self, startup_deadline: float, preparing: "asyncio.Task[None]") -> Message:
@@ -80,6 +83,15 @@ class JobRun:
         except TimeoutError:
             raise LinkLost("the miner sent no job in time") from None
         self._job_uuid = initial.job_uuid
+        self._counting.of_class(initial.executor_class)
+        with bind_job(initial.job_uuid):
+            last = await self._to_its_end(initial, startup_deadline, preparing)
+        self._counting.ended(last)
+        return last
+
+    async def _to_its_end(
+        self, initial: V0InitialJobRequest, startup_deadline: float, preparing: "asyncio.Task[None]"
+    ) -> Message:
         self._link.persist(self._opened(initial, startup_deadline))
         try:
             return await self._unless_cancelled(self._judged(preparing, initial))
@@ -164,7 +176,9 @@ class JobRun:
         """A stage begins, or goes on. The miner is told again: nobody knows whether it heard."""
         self._stage = stage
         adopted = self._journal.adopted
-        if adopted is None or not adopted.has_reached(stage):
+        anew = adopted is None or not adopted.has_reached(stage)
+        self._counting.entered(stage, anew=anew)
+        if anew:
             until = self._deadline.extend(limit_s)
             self._journal.note(stage=stage, until=until, timed_out=self.execution.timed_out)
         self._link.send(ENTERED[stage](job_uuid=self._job_uuid))
@@ -208,7 +222,10 @@ class JobRun:
 
     async def _load(self, volume: Volume) -> None:
         async with self._web() as client:
-            await VolumeLoader(self._settings, client, self._folders.volume, self._folders.transfer).load(volume)
+            loader = VolumeLoader(
+                self._settings, client, self._folders.volume, self._folders.transfer, self._counting
+            )
+            await loader.load(volume)
         await asyncio.to_thread(self._folders.open_up)
 
     async def _upload(self, job: V0JobRequest) -> Message:
@@ -234,7 +251,9 @@ class JobRun:
             if job.artifacts_dir:
                 artifacts, notices = await asyncio.to_thread(collect, folders.artifacts, job.artifacts_dir)
             if job.output_upload is not None:
-                uploader = Uploader(self._settings, self._web, folders.output, folders.transfer)
+                uploader = Uploader(
+                    self._settings, self._web, folders.output, folders.transfer, counting=self._counting
+                )
                 try:
                     results = await uploader.upload(job.output_upload)
                 except JobFailure as failed:

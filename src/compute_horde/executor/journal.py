@@ -43,6 +43,11 @@ class Journal:
         return self.adopted.begun if self.adopted is not None else None
 
     @property
+    def stage_until(self) -> float:
+        """Until when the stage lasts in which an earlier executor was (``elapsed``)."""
+        return self.adopted.stage_until if self.adopted is not None else 0.0
+
+    @property
     def now(self) -> Stamp:
         return Stamp.now(self._clocks)
 

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from compute_horde.executor.counting import Counting
 from compute_horde.executor.timing import Clocks
 from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES, MalformedFrame, Message, parse_frame
 from compute_horde.protocol.control import (
@@ -20,6 +21,7 @@ from compute_horde.protocol.control import (
 from compute_horde.protocol.extensions import Extension, announced, announcement
 from compute_horde.protocol.miner_executor import EXECUTOR_PATH, MINER_TO_EXECUTOR
 from compute_horde.protocol.validator_miner import GenericError, V0InitialJobRequest, V0JobRequest
+from compute_horde.telemetry.vocabulary import Refusal
 from compute_horde.transport.backoff import backoff
 from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
 
@@ -35,6 +37,9 @@ REDIAL_PAUSE_SECONDS = 1.0
 
 STORED_CODE = 1000
 """With it a miner closes once it has stored the last message; one that is about to stop closes with another."""
+
+_ORDERLY = (1000, 1001)
+"""What that is from a miner that announces nothing: it may say no more of the last message."""
 
 T = TypeVar("T")
 
@@ -73,10 +78,12 @@ class MinerLink:
         *,
         clocks: Clocks | None = None,
         heard: Heard | None = None,
+        counting: Counting | None = None,
     ) -> None:
         self._dialer, self._url = dialer, miner_url.rstrip("/") + EXECUTOR_PATH + token
         self._token, self._redial_s = token, redial_s
         self._clocks, self._heard = clocks or Clocks(), heard or _forget
+        self._counting = counting or Counting()
         self._persist_until = 0.0
         loop = asyncio.get_running_loop()
         self._initial: asyncio.Future[V0InitialJobRequest] = loop.create_future()
@@ -87,11 +94,14 @@ class MinerLink:
         self._answers: deque[str] = deque(maxlen=MAX_LOGS_WAITING)
         self._source: LogSource | None = None
         self._extensions: frozenset[Extension] = frozenset()
+        self._acknowledges = self._greeted = False
         self._more, self.finished = asyncio.Event(), False
         self._served = asyncio.create_task(self._serve())
 
     def persist(self, until: float) -> None:
-        """Look for a lost miner until this moment (``elapsed``), and for ``redial_s`` at least."""
+        """Look for a lost miner until this moment (``elapsed``), and for ``redial_s`` at least; so long, too, wait
+        for a miner that has got the last message and does not say that it is stored.
+        """
         self._persist_until = until
 
     def restore(self, initial: str | None, job: str | None, *, cancelled: bool) -> None:
@@ -174,22 +184,37 @@ class MinerLink:
         raise LinkLost("the conversation is over")
 
     async def _serve(self) -> None:
-        while True:
+        pauses, since = _redials(), self._clocks.elapsed()
+        for number in itertools.count():
             channel = await self._dial()
+            if number:
+                self._counting.reconnected()
             try:
                 await self._converse(channel)
             except ChannelClosed as closed:
-                if self.finished and closed.code == STORED_CODE and self._sent == len(self._outbox):
+                if self._is_stored(closed):
                     return
                 log.info("the connection to the miner broke; dialling again", code=closed.code)
             else:
                 return
             finally:
                 await channel.close()
+            if self._greeted:
+                pauses, since = _redials(), self._clocks.elapsed()
+            elif self._clocks.elapsed() >= max(self._persist_until, since + self._redial_s):
+                raise LinkLost("the miner hangs up at once")
+            else:  # as one that is stopping does to everybody until it listens no more
+                await asyncio.sleep(next(pauses))
+
+    def _is_stored(self, closed: ChannelClosed) -> bool:
+        """Whether the miner has closed because it has the last message."""
+        if not self.finished or self._sent < len(self._outbox):
+            return False
+        return closed.code == STORED_CODE if self._acknowledges else closed.code in _ORDERLY
 
     async def _dial(self) -> Channel:
         since = self._clocks.elapsed()
-        pauses = backoff(first_s=0.05, cap_s=REDIAL_PAUSE_SECONDS)
+        pauses = _redials()
         while True:
             until = max(self._persist_until, since + self._redial_s)
             try:
@@ -205,20 +230,32 @@ class MinerLink:
 
     async def _converse(self, channel: Channel) -> None:
         """Send and receive until the last message is away. :raises ChannelClosed, LinkLost:"""
-        self._sent = 0
+        self._sent, self._greeted = 0, False
         self._extensions = announced(channel.peer_headers)
+        self._acknowledges = bool(self._extensions)
         sender, receiver = asyncio.create_task(self._send_all(channel)), asyncio.create_task(self._listen(channel))
         try:
-            done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            ours = bool(self._extensions)  # an older miner may say nothing about the last message
-            await asyncio.wait({receiver}, timeout=None if ours else CLOSE_GRACE_SECONDS)
+            await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
             if receiver.done():
                 receiver.result()
+            if sender.exception() is not None:
+                await _last_words(receiver)
+            sender.result()
+            await self._stored(receiver)
         finally:
             await _cancel(sender, receiver)
             self._hang_up()
+
+    async def _stored(self, receiver: "asyncio.Task[None]") -> None:
+        """Wait for what the miner makes of the last message. :raises ChannelClosed, LinkLost:"""
+        if not self._acknowledges:
+            await _last_words(receiver)
+            return
+        try:
+            async with self._clocks.timeout_at(max(self._persist_until, self._clocks.elapsed() + self._redial_s)):
+                await receiver
+        except TimeoutError:
+            raise LinkLost("the miner does not say that it has stored the result") from None
 
     def _hang_up(self) -> None:
         """Whoever asked for output over the connection that ended asks again, if at all."""
@@ -248,10 +285,12 @@ class MinerLink:
     async def _listen(self, channel: Channel) -> None:
         for number in itertools.count():
             frame = await channel.receive()
+            self._greeted = True
             try:
                 message = parse_frame(MINER_TO_EXECUTOR, frame)
             except MalformedFrame as error:
                 log.warning("the miner sent a frame that makes no sense", error=str(error))
+                self._counting.refused(Refusal.MALFORMED)
                 continue
             match message:
                 case V0InitialJobRequest() | V0JobRequest():
@@ -282,6 +321,7 @@ class MinerLink:
         ours = self._initial.done() and self._initial.result().job_uuid == job_uuid
         if not ours:
             log.warning("the miner speaks of another job", other=job_uuid[:64])
+            self._counting.refused(Refusal.NOT_OURS)
         return ours
 
     def _without_token(self, message: GenericError) -> str:
@@ -290,6 +330,17 @@ class MinerLink:
 
 def _forget(message: Message, frame: str) -> None:
     """A :data:`Heard` for those who keep nothing."""
+
+
+def _redials() -> Iterator[float]:
+    return backoff(first_s=0.05, cap_s=REDIAL_PAUSE_SECONDS)
+
+
+async def _last_words(receiver: "asyncio.Task[None]") -> None:
+    """What the miner says before it closes, or has said before it closed: it may tell why."""
+    await asyncio.wait({receiver}, timeout=CLOSE_GRACE_SECONDS)
+    if receiver.done():
+        receiver.result()
 
 
 def _settle(future: "asyncio.Future[T]", value: T) -> bool:

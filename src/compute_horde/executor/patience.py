@@ -5,6 +5,10 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+from compute_horde.executor.errors import JobFailure
+from compute_horde.executor.timing import Clocks
+from compute_horde.transport.backoff import backoff
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -44,6 +48,25 @@ async def in_thread(stop: threading.Event, function: Callable[P, T], /, *args: P
         stop.set()
         await unbroken(settled(working))
         raise
+
+
+async def engine_willing(
+    attempt: Callable[[], Coroutine[Any, Any, T]], until: float, clocks: Clocks, *, first_s: float = 0.1
+) -> T:
+    """``attempt``, again and again while the container engine does not answer: one that is restarted is back in
+    seconds. The last begins no later than ``until`` (``elapsed``).
+
+    :raises JobFailure: its failure, ``engine_unavailable`` only then.
+    """
+    pauses = backoff(first_s=first_s, cap_s=2)
+    while True:
+        try:
+            return await attempt()
+        except JobFailure as failed:
+            left = until - clocks.elapsed()
+            if failed.problem.code != "engine_unavailable" or left <= 0:
+                raise
+        await asyncio.sleep(min(next(pauses), left))
 
 
 async def settled(work: "asyncio.Future[T]") -> None:

@@ -68,10 +68,13 @@ class ContainerSpec:
 
 
 class Ended(NamedTuple):
-    """How a container ended."""
+    """How a container ended. ``killed``: the engine says for sure that neither the job nor the executor ended it,
+    but an operator, or the engine when it was itself stopped or started anew. It may not know.
+    """
 
     exit_status: int
     out_of_memory: bool
+    killed: bool = False
 
 
 class Age(NamedTuple):

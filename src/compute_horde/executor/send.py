@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import httpx
@@ -28,11 +28,22 @@ class Delivery(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Sender:
-    """``pauses``: seconds before the second and third attempt."""
+def _forget(size: int) -> None:
+    """Nobody counts."""
 
-    def __init__(self, client: httpx.AsyncClient, pauses: tuple[float, ...] = PAUSES) -> None:
-        self._client, self._pauses = client, pauses
+
+class Sender:
+    """``pauses``: seconds before the second and third attempt. ``count``: told of the bytes of a file that was
+    taken.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        pauses: tuple[float, ...] = PAUSES,
+        count: Callable[[int], None] = _forget,
+    ) -> None:
+        self._client, self._pauses, self._count = client, pauses, count
 
     async def send(self, delivery: Delivery) -> UploadResponse:
         """:raises JobFailure: ``upload_refused``, ``upload_http_error``, ``upload_unreachable``."""
@@ -64,7 +75,9 @@ class Sender:
                 status = response.status_code
                 text = f"{without_query(delivery.url)} answered the upload with HTTP {status}."
                 raise failure("upload_http_error", text, status=status)
-            return UploadResponse(headers=dict(response.headers), body=await _answer(response))
+            answer = UploadResponse(headers=dict(response.headers), body=await _answer(response))
+        self._count(os.fstat(delivery.file.fileno()).st_size)
+        return answer
 
 
 def _may_pass(failed: JobFailure) -> bool:

@@ -1,10 +1,12 @@
 """The executor: one job at a time from a miner's WebSocket into a container and back."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import structlog
 
 from compute_horde.executor import folders as job_folders
+from compute_horde.executor.counting import Counting
 from compute_horde.executor.network import Web, WebClient
 from compute_horde.executor.runtime import ContainerRuntime
 from compute_horde.executor.session import Session
@@ -12,12 +14,16 @@ from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.executor.timing import Clocks
 from compute_horde.transport.channel import Dialer
 
+if TYPE_CHECKING:  # see counting
+    from compute_horde.telemetry.executor import ExecutorMetrics
+
 log = structlog.get_logger(__name__)
 
 
 class Executor:
     """Runs jobs. ``run`` may be called again, also while another job runs; jobs share nothing but limits of the
-    machine. ``runtime`` may be shared between executors; ``close`` leaves it open for the others.
+    machine. ``runtime`` may be shared between executors; ``close`` leaves it open for the others. ``metrics``:
+    None where nobody looks at any.
     """
 
     def __init__(
@@ -27,10 +33,11 @@ class Executor:
         dialer: Dialer,
         web: WebClient | None = None,
         clocks: Clocks | None = None,
+        metrics: "ExecutorMetrics | None" = None,
     ) -> None:
         self._settings, self._runtime, self._dialer = settings, runtime, dialer
         self._web, self._clocks = web or Web(settings), clocks or Clocks()
-        self._checked = False
+        self._checked, self._metrics = False, metrics
         self._under_way = set[Session]()
 
     async def warm(self) -> None:
@@ -57,7 +64,14 @@ class Executor:
         (:meth:`release`). Cancelling kills the container.
         """
         session = Session(
-            self._settings, self._runtime, self._dialer, self._web, self._clocks, token, self._prepare
+            self._settings,
+            self._runtime,
+            self._dialer,
+            self._web,
+            self._clocks,
+            token,
+            self._prepare,
+            Counting(self._metrics, self._clocks),
         )
         self._under_way.add(session)
         try:

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
 
 from compute_horde.executor import folders as job_folders
+from compute_horde.executor.counting import Counting
 from compute_horde.executor.errors import JobFailure
 from compute_horde.executor.folders import JobFolders
 from compute_horde.executor.job import JobRun
 from compute_horde.executor.journal import Journal
 from compute_horde.executor.link import LinkLost, MinerLink
 from compute_horde.executor.network import WebClient
-from compute_horde.executor.patience import settled, unbroken
+from compute_horde.executor.patience import engine_willing, settled, unbroken
 from compute_horde.executor.runtime import ContainerRuntime
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.executor.state import INITIAL, JOB, LAST, load
@@ -22,6 +24,8 @@ from compute_horde.executor.timing import Clocks
 from compute_horde.protocol.base import Message
 from compute_horde.protocol.control import V0CancelJobRequest
 from compute_horde.protocol.validator_miner import V0InitialJobRequest
+from compute_horde.telemetry.logs import bind_job
+from compute_horde.telemetry.vocabulary import Adoption
 from compute_horde.transport.channel import Dialer
 
 log = structlog.get_logger(__name__)
@@ -31,7 +35,7 @@ LAST_WORDS_SECONDS = 2.0
 
 
 class Session:
-    """Runs once. ``prepare`` looks at the engine; it is awaited once the folder is claimed."""
+    """Runs once. ``prepare`` looks at the engine; it is awaited once the folder is claimed, and may be again."""
 
     def __init__(
         self,
@@ -41,10 +45,11 @@ class Session:
         web: WebClient,
         clocks: Clocks,
         token: str,
-        prepare: Callable[[], Awaitable[None]],
+        prepare: Callable[[], Coroutine[Any, Any, None]],
+        counting: Counting,
     ) -> None:
         self._settings, self._runtime, self._dialer, self._web = settings, runtime, dialer, web
-        self._clocks, self._prepare = clocks, prepare
+        self._clocks, self._prepare, self._counting = clocks, prepare, counting
         self.token, self._folders = token, JobFolders(settings.folder, token)
         loop = asyncio.get_running_loop()
         self._let_go: asyncio.Future[None] = loop.create_future()
@@ -58,9 +63,15 @@ class Session:
 
     async def run(self, miner_url: str, startup_deadline: float) -> None:
         """See :meth:`~.service.Executor.run`. ``startup_deadline``: on the clock ``elapsed``."""
+        with bind_job(_job_of(self.token), peer=miner_url):
+            await self._claimed_run(miner_url, startup_deadline)
+
+    async def _claimed_run(self, miner_url: str, startup_deadline: float) -> None:
         try:
             claimed = await self._first_of(self._claim())
-            if claimed is not None and claimed.done() and claimed.result() is not False:
+            if claimed is not None and claimed.result() is False:
+                self._counting.adopted(Adoption.STANDBY)
+            elif claimed is not None:
                 await self._run(miner_url, startup_deadline, claimed.result())
         finally:
             self._folders.release()
@@ -78,13 +89,19 @@ class Session:
         folders, clocks = self._folders, self._clocks
         journal = Journal(folders.root, clocks, load(folders.root, self.token) if claimed is True else None)
         link = MinerLink(
-            self._dialer, miner_url, self.token, clocks=clocks, heard=lambda *what: _remember(journal, *what)
+            self._dialer,
+            miner_url,
+            self.token,
+            clocks=clocks,
+            heard=lambda *what: _remember(journal, *what),
+            counting=self._counting,
         )
-        job = JobRun(self._settings, self._runtime, link, folders, self._web, journal, clocks)
+        job = JobRun(self._settings, self._runtime, link, folders, self._web, journal, clocks, self._counting)
         ending = _Ending(link, job, folders, journal)
         try:
             if (adopted := journal.adopted) is not None:
                 log.info("took over a job", stage=adopted.stage.value, over=adopted.over)
+                self._counting.took_over(adopted)
                 startup_deadline = clocks.elapsed() + adopted.keep_until - clocks.wall()
                 link.persist(startup_deadline)
                 link.restore(journal.frames.get(INITIAL), journal.frames.get(JOB), cancelled=adopted.cancelled)
@@ -93,7 +110,7 @@ class Session:
                     link.send(message)
                 link.finish(journal.frames[LAST])
             else:
-                ending.preparing = asyncio.create_task(self._prepared(claimed))
+                ending.preparing = asyncio.create_task(self._prepared(claimed, journal.stage_until))
                 last = await self._while_linked(link, job.run(startup_deadline, ending.preparing))
                 if last is None:
                     return
@@ -107,10 +124,13 @@ class Session:
         finally:
             await unbroken(ending.leave() if self._let_go.done() else ending.clean_up())
 
-    async def _prepared(self, claimed: bool | OSError) -> None:
+    async def _prepared(self, claimed: bool | OSError, until: float) -> None:
+        """A job that had begun waits for an engine that is away, as long as its stage lasts; a new one fails at
+        once, and another miner gets it.
+        """
         if isinstance(claimed, OSError):
             raise claimed
-        await self._prepare()
+        await engine_willing(self._prepare, until, self._clocks)
         self._folders.create()
 
     async def _while_linked(self, link: MinerLink, work: Awaitable[Message]) -> Message | None:
@@ -199,6 +219,14 @@ class _Ending:
             await asyncio.to_thread(change)
         except OSError as error:
             log.error("a job's folder could not be removed", why=error.strerror)
+
+
+def _job_of(token: str) -> str:
+    """The job that a token of our miners begins with, for the log; of another miner's, nothing is told."""
+    try:
+        return str(uuid.UUID(token[:36]))
+    except ValueError:
+        return "unknown"
 
 
 def _remember(journal: Journal, message: Message, frame: str) -> None:

@@ -47,6 +47,12 @@ class ExecutorSettings(ServiceSettings):
     runsc: Literal["auto", "require", "off"] = Field(default="auto", description="Run jobs under gVisor")
     no_gpu: bool = Field(default=False, description="Refuse jobs that ask for GPUs")
 
+    operations_host: str = Field(default="127.0.0.1", description="Address of health and metrics")
+    operations_port: int | None = Field(
+        default=None, ge=0, lt=65536, description="None: nowhere; 0: a free one; taken: one executor less is seen"
+    )
+    operations_token: SecretStr | None = Field(default=None, description="Asked for at /metrics")
+
     @property
     def folder(self) -> Path:
         """Where the folders of jobs are made."""

@@ -78,6 +78,11 @@ class State(_Model):
     cancelled: bool = False
     over: bool = False
 
+    @property
+    def stage_until(self) -> float:
+        """The deadline of the stage that was reached (``elapsed``)."""
+        return self.startup_until if self.stage is Stage.EXECUTOR_STARTUP else self.until
+
     def messages(self) -> list[Message]:
         """What the miner is told up to this stage."""
         reached = STAGES[: STAGES.index(self.stage) + 1]

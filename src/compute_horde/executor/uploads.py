@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, assert_never
 
 from compute_horde.executor import confined
+from compute_horde.executor.counting import Counting
 from compute_horde.executor.errors import failure
 from compute_horde.executor.network import WebClient
 from compute_horde.executor.outputs import zip_folder
@@ -47,9 +48,10 @@ class Uploader:
         output: Path,
         transfer: Path,
         pauses: tuple[float, ...] = PAUSES,
+        counting: Counting | None = None,
     ) -> None:
         self._settings, self._web, self._output, self._transfer = settings, web, output, transfer
-        self._pauses = pauses
+        self._pauses, self._counting = pauses, counting or Counting()
         self.notices: list[str] = []
 
     async def upload(self, wanted: OutputUpload) -> dict[str, str]:
@@ -61,7 +63,7 @@ class Uploader:
         with contextlib.ExitStack() as opened:
             tasks = [task async for task in self._tasks(wanted, opened)]
             async with self._web() as client:
-                return await _all(Sender(client, self._pauses), tasks)
+                return await _all(Sender(client, self._pauses, self._counting.uploaded), tasks)
 
     async def _tasks(self, wanted: OutputUpload, opened: contextlib.ExitStack) -> AsyncIterator[_Task]:
         match wanted:

@@ -13,6 +13,8 @@ from typing import BinaryIO, assert_never
 import httpx
 
 from compute_horde.executor import confined
+from compute_horde.executor.counting import Counting
+from compute_horde.executor.disk import tree_bytes
 from compute_horde.executor.download import Downloader
 from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.huggingface import load_snapshot
@@ -36,10 +38,16 @@ class VolumeLoader:
     """Fills ``folder``. ``transfer`` takes what is not yet unpacked."""
 
     def __init__(
-        self, settings: ExecutorSettings, client: httpx.AsyncClient, folder: Path, transfer: Path
+        self,
+        settings: ExecutorSettings,
+        client: httpx.AsyncClient,
+        folder: Path,
+        transfer: Path,
+        counting: Counting | None = None,
     ) -> None:
         self._settings, self._folder, self._transfer = settings, folder, transfer
-        self._downloader = Downloader(client, settings.download_max_bytes)
+        self._counting = counting or Counting()
+        self._downloader = Downloader(client, settings.download_max_bytes, count=self._counting.downloaded)
 
     async def load(self, volume: Volume) -> None:
         """:raises JobFailure: says which input cannot be used and why. May be cancelled."""
@@ -52,9 +60,7 @@ class VolumeLoader:
             case SingleFileVolume():
                 await self._load_file(volume)
             case HuggingfaceVolume():
-                await load_snapshot(
-                    volume, self._subfolder(volume.relative_path), self._settings.huggingface_token
-                )
+                await self._load_snapshot(volume)
             case MultiVolume():
                 for part in volume.volumes:
                     await self.load(part)
@@ -67,6 +73,13 @@ class VolumeLoader:
             await self._downloader.fetch(volume.contents, file)
             await self._unzip(file, volume.relative_path)
         archive.unlink()
+
+    async def _load_snapshot(self, volume: HuggingfaceVolume) -> None:
+        folder = self._subfolder(volume.relative_path)
+        before = await asyncio.to_thread(tree_bytes, folder)
+        await load_snapshot(volume, folder, self._settings.huggingface_token)
+        # the library does not say what it fetched; what the folder has grown by comes near
+        self._counting.downloaded(max(0, await asyncio.to_thread(tree_bytes, folder) - before))
 
     async def _load_file(self, volume: SingleFileVolume) -> None:
         url, digest = _checked_url(volume.url)

@@ -17,6 +17,7 @@ from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.executor.state import State
 from compute_horde.executor.timing import Clocks
 from compute_horde.protocol.validator_miner import ExecutorTiming
+from compute_horde.telemetry.executor import ExecutorMetrics
 
 HAPPY = ["V0ExecutorReadyRequest", "V0VolumesReadyRequest", "V0ExecutionDoneRequest", "V0JobFinishedRequest"]
 FILE_INPUT = {"volume_type": "single_file", "url": "http://x/in", "relative_path": "file"}
@@ -70,6 +71,7 @@ class Case:
         self.miner = MessageDeath({"volume": FILE_INPUT}, chosen)
         self.root = self.settings.folder / self.miner.token
         self.death: Death | None = None
+        self.metrics: ExecutorMetrics | None = None
 
     async def work(self, process: FakeProcess) -> int:
         self.runs += 1
@@ -107,7 +109,8 @@ class Case:
         def web() -> httpx.AsyncClient:
             return httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
 
-        return Executor(self.settings, runtime or self.engine, self.miner.dialer, web, self.time.clocks())
+        engine, dialer, clocks = runtime or self.engine, self.miner.dialer, self.time.clocks()
+        return Executor(self.settings, engine, dialer, web, clocks, self.metrics)
 
     def start(self, executor: Executor | None = None) -> "asyncio.Task[None]":
         return asyncio.create_task((executor or self.executor()).run(self.miner.url, self.miner.token))

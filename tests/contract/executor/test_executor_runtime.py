@@ -9,14 +9,27 @@ import pytest
 
 from compute_horde.executor.errors import JobFailure, failure
 from compute_horde.executor.fake import FakeProcess, FakeRuntime
-from compute_horde.executor.runtime import STDERR, STDOUT, ContainerRuntime, ContainerSpec, Mount
+from compute_horde.executor.runtime import (
+    STDERR,
+    STDOUT,
+    ContainerRuntime,
+    ContainerSpec,
+    Ended,
+    Mount,
+    RunningContainer,
+)
 
 TALK = ("sh", "-c", "echo one; sleep 0.5; printf two; exit 3")
+SUICIDE = ("sh", "-c", "sh -c 'kill -9 $$'; exit $?")
 MIXED = ("sh", "-c", "echo out; echo err >&2; echo $NAME > /output/file; exit 3")
 
 
 class RuntimeContract:
-    """Inherit and give the fixtures ``runtime`` and ``ref``."""
+    """Inherit and give the fixtures ``runtime`` and ``ref``, and a way past the runtime."""
+
+    async def kill(self, runtime: ContainerRuntime, name: str) -> None:
+        """What an operator does to a container."""
+        raise NotImplementedError
 
     @pytest.fixture
     def token(self) -> str:
@@ -142,6 +155,57 @@ class RuntimeContract:
         await runtime.remove(spec.name)
         assert await runtime.resume(spec.name, lambda *_: None) is None
 
+    async def started(self, runtime: ContainerRuntime, spec: ContainerSpec, *, watched: bool) -> RunningContainer:
+        """A container that runs, in the hands of whoever began it, or of the next who takes it over."""
+        container: RunningContainer | None = await runtime.start(spec, lambda *_: None)
+        if not watched and container is not None:
+            await container.release()
+            container = await runtime.resume(spec.name, lambda *_: None)
+        assert container is not None
+        return container
+
+    @pytest.mark.parametrize("watched", [True, False])
+    async def test_a_kill_from_outside_is_told_from_other_ends(
+        self, runtime: ContainerRuntime, ref: str, token: str, *, watched: bool
+    ) -> None:
+        spec = await self.spec(runtime, ref, token, "sleep", "600")
+        container = await self.started(runtime, spec, watched=watched)
+        await self.kill(runtime, spec.name)
+        assert await container.wait() == Ended(137, out_of_memory=False, killed=True)
+        await container.remove()
+
+    async def test_a_kill_from_outside_is_found_afterwards(
+        self, runtime: ContainerRuntime, ref: str, token: str
+    ) -> None:
+        spec = await self.spec(runtime, ref, token, "sleep", "600")
+        await (await runtime.start(spec, lambda *_: None)).release()
+        await self.kill(runtime, spec.name)
+        found = await runtime.resume(spec.name, lambda *_: None)
+        assert found is not None
+        assert await found.wait() == Ended(137, out_of_memory=False, killed=True)
+        await found.remove()
+
+    @pytest.mark.parametrize("watched", [True, False])
+    async def test_our_own_stop_is_no_kill_from_outside(
+        self, runtime: ContainerRuntime, ref: str, token: str, *, watched: bool
+    ) -> None:
+        spec = await self.spec(runtime, ref, token, "sleep", "600")
+        container = await self.started(runtime, spec, watched=watched)
+        waiting = asyncio.create_task(container.wait())
+        await asyncio.sleep(0)
+        await container.stop(0)
+        assert await waiting == Ended(137, out_of_memory=False, killed=False)
+        await container.remove()
+
+    @pytest.mark.parametrize("watched", [True, False])
+    async def test_a_job_that_kills_itself_is_not_killed_from_outside(
+        self, runtime: ContainerRuntime, ref: str, token: str, *, watched: bool
+    ) -> None:
+        spec = await self.spec(runtime, ref, token, *SUICIDE)
+        container = await self.started(runtime, spec, watched=watched)
+        assert await container.wait() == Ended(137, out_of_memory=False, killed=False)
+        await container.remove()
+
     async def test_a_start_that_cannot_be_noted_leaves_no_container(
         self, runtime: ContainerRuntime, ref: str, token: str
     ) -> None:
@@ -161,6 +225,8 @@ class RuntimeContract:
 
 
 async def _shell(process: FakeProcess) -> int:
+    if process.spec.command == SUICIDE:
+        return 137
     return await (_talk if process.spec.command == TALK else _mixed)(process)
 
 
@@ -186,3 +252,7 @@ class TestFakeRuntime(RuntimeContract):
     @pytest.fixture
     def runtime(self) -> ContainerRuntime:
         return FakeRuntime(programs={"sh": _shell})
+
+    async def kill(self, runtime: ContainerRuntime, name: str) -> None:
+        assert isinstance(runtime, FakeRuntime)
+        await runtime.containers[name].kill_from_outside()

@@ -32,8 +32,18 @@ class Case:
         self.runtime = DockerRuntime(self.settings)
         job = {"docker_image": image, "docker_run_cmd": ["sh", "-c", script]}
         self.miner = FakeMiner({"docker_image": image, **initial}, job)
-        executor = Executor(self.settings, self.runtime, self.miner.dialer)
-        self.running = asyncio.create_task(executor.run(self.miner.url, self.miner.token))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._executor = Executor(self.settings, self.runtime, self.miner.dialer)
+        self.running = asyncio.create_task(self._executor.run(self.miner.url, self.miner.token))
+
+    async def change_hands(self) -> None:
+        """Another executor goes on."""
+        await self._executor.release()
+        self._begin()
+        while len(self.miner.connections) < 2:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
 
     async def printed(self, text: str) -> V0JobLogsResponse:
         """Wait until this was printed."""
@@ -102,6 +112,30 @@ async def test_a_container_that_ignores_sigterm_is_killed(make: Make) -> None:
     await case.miner.cancel()
     assert (await case.cancelled()).docker_process_stdout == "ready\n"
     assert time.monotonic() - began < 12
+
+
+async def test_a_container_that_was_taken_over_is_stopped_at_its_limit(make: Make) -> None:
+    timing = {
+        "allowed_leeway": 0,
+        "download_time_limit": 5,
+        "execution_time_limit": 2,
+        "upload_time_limit": 5,
+    }
+    case = make("echo begun; exec sleep 600", executor_timing=timing)
+    await case.printed("begun")
+    await case.change_hands()
+    last = await case.over()
+    assert last.message_type == "V0JobFinishedRequest", "our own stop is no kill from outside"
+    assert (last.timed_out, last.docker_process_stdout) == (True, "begun\n")
+
+
+async def test_a_container_that_was_taken_over_is_stopped_when_cancelled(make: Make) -> None:
+    case = make("echo begun; trap 'echo bye; exit 3' TERM; while true; do sleep 0.1; done")
+    await case.printed("begun")
+    await case.change_hands()
+    await case.printed("begun")
+    await case.miner.cancel()
+    assert (await case.cancelled()).docker_process_stdout == "begun\nbye\n"
 
 
 async def test_output_comes_while_the_job_prints_slowly(make: Make) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from tests.contract.executor.test_executor_runtime import RuntimeContract
+from tests.integration.conftest import docker
 
 from compute_horde.executor import DockerRuntime, ExecutorSettings
 from compute_horde.executor.errors import JobFailure
-from compute_horde.executor.runtime import STDOUT, ContainerSpec
+from compute_horde.executor.runtime import STDOUT, ContainerRuntime, ContainerSpec
 
 pytestmark = pytest.mark.engine
 
@@ -42,6 +43,9 @@ class TestDockerRuntime(RuntimeContract):
     @pytest.fixture
     def runtime(self, docker_runtime: DockerRuntime) -> DockerRuntime:
         return docker_runtime
+
+    async def kill(self, runtime: ContainerRuntime, name: str) -> None:
+        await asyncio.to_thread(docker, "kill", name)
 
 
 async def inspect(name: str) -> Any:

@@ -174,6 +174,14 @@ async def test_an_exit_code(bench: Bench) -> None:
     assert (last.docker_process_stdout, last.docker_process_stderr) == ("out\n", "err\n")
 
 
+@pytest.mark.parametrize("signal", ["KILL", "TERM"])
+async def test_a_job_that_kills_itself_has_failed_by_itself(bench: Bench, signal: str) -> None:
+    """Its first process has no one to kill it but its children, and the engine."""
+    last = failed(await bench.shell(f"sh -c 'kill -{signal} $$'; exit $?"), "nonzero_exit")
+    assert last.message_type == "V0JobFailedRequest"
+    assert last.docker_process_exit_status == {"KILL": 137, "TERM": 143}[signal]
+
+
 async def test_a_command_that_is_not_there(bench: Bench) -> None:
     failed(await bench.run("no-such-command"), "container_start_failed")
 

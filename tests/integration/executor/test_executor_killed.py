@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from litestar import Litestar, WebSocket
 from litestar.handlers import websocket
+from tests.integration.conftest import docker
 
 from compute_horde.executor import DockerRuntime, Executor, ExecutorSettings
 from compute_horde.executor.fake_miner import FakeMiner
@@ -34,6 +35,9 @@ echo ran >> /volume/ran
 for n in 1 2 3 4 5; do echo "out $n"; echo "err $n" >&2; sleep 0.2; done
 cp /volume/file /output/file; cat /volume/ran
 """
+HELD = SCRIPT.replace("cp", "while [ ! -e /volume/end ]; do sleep 0.05; done; cp")
+"""Ends when it is let: however slow this machine is, the container runs until an executor has been killed."""
+
 OUT = "".join(f"out {n}\n" for n in range(1, 6)) + "ran\n"
 ERR = "".join(f"err {n}\n" for n in range(1, 6))
 
@@ -61,10 +65,10 @@ class Site:
         self.settings = ExecutorSettings(work_dir=folder / "work", memory_bytes=64 * 2**20)
         self.runtime = DockerRuntime(self.settings)
         self.miner, self._url = miner, url
-        self.root = self.settings.folder / miner.token
+        self.root, self.container = self.settings.folder / miner.token, ContainerSpec.name_of(miner.token)
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def launch(self) -> "subprocess.Popen[bytes]":
+    def launch(self, **settings: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "compute_horde.cli", "executor"]
         environment = {
             **os.environ,
@@ -73,6 +77,7 @@ class Site:
             "HORDE_EXECUTOR_WORK_DIR": str(self.settings.folder),
             "HORDE_EXECUTOR_MEMORY_BYTES": str(self.settings.memory_bytes),
             "HORDE_EXECUTOR_ALLOW_PRIVATE_NETWORKS": "true",
+            **{f"HORDE_EXECUTOR_{name.upper()}": value for name, value in settings.items()},
         }
         self._processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
         return self._processes[-1]
@@ -100,6 +105,13 @@ class Site:
         while text not in seen:
             answer = await self.miner.read(position)
             position, seen = answer.position, seen + "".join(piece.text for piece in answer.pieces)
+
+    async def kill_container(self) -> None:
+        """What an operator does."""
+        await asyncio.to_thread(docker, "kill", self.container)
+
+    def let_end(self) -> None:
+        (self.root / "volume" / "end").touch()
 
     def whole(self, last: Any) -> None:
         assert self.miner.names() == HAPPY
@@ -154,22 +166,24 @@ async def test_killed_in_a_download(tmp_path: Path, busybox_image: str, http_ser
 async def test_killed_while_the_container_prints(
     tmp_path: Path, busybox_image: str, volume: Any, text: str
 ) -> None:
-    async with site(tmp_path, busybox_image, volume) as here:
+    async with site(tmp_path, busybox_image, volume, HELD) as here:
         first = here.launch()
         await here.printed(text)
         await here.kill(first)
+        here.let_end()
         here.whole(await here.ended(here.launch()))
 
 
 async def test_killed_three_times_and_ended_while_nobody_watched(
     tmp_path: Path, busybox_image: str, volume: Any
 ) -> None:
-    async with site(tmp_path, busybox_image, volume) as here:
+    async with site(tmp_path, busybox_image, volume, HELD) as here:
         for number, text in enumerate(("out 1", "out 2", "out 3"), start=1):
             process = here.launch()
             await here.printed(text, number)
             await here.kill(process)
-        await asyncio.sleep(1.5)
+        here.let_end()
+        await asyncio.to_thread(docker, "wait", here.container)
         here.whole(await here.ended(here.launch()))
 
 
@@ -202,13 +216,34 @@ async def test_killed_at_some_moment_of_its_start(
 async def test_a_container_removed_by_hand_never_runs_again(
     tmp_path: Path, busybox_image: str, volume: Any
 ) -> None:
-    async with site(tmp_path, busybox_image, volume) as here:
+    async with site(tmp_path, busybox_image, volume, HELD) as here:
         first = here.launch()
         await here.printed("out 1")
         await here.kill(first)
-        await here.runtime.remove(ContainerSpec.name_of(here.miner.token))
+        await here.runtime.remove(here.container)
         last = await here.ended(here.launch())
         assert last.context["problem"]["code"] == "executor_disconnected"
+
+
+@pytest.mark.parametrize("when", ["watched", "unwatched", "adopted"])
+async def test_a_container_killed_by_an_operator_is_no_failure_of_the_job(
+    tmp_path: Path, busybox_image: str, volume: Any, when: str
+) -> None:
+    async with site(tmp_path, busybox_image, volume, "echo begun; exec sleep 600") as here:
+        last_one = first = here.launch()
+        await here.printed("begun")
+        if when != "watched":
+            await here.kill(first)
+        if when == "adopted":
+            last_one = here.launch()
+            await here.printed("begun", 2)
+        await here.kill_container()
+        if when == "unwatched":
+            last_one = here.launch()
+        last = await here.ended(last_one)
+        assert (last.message_type, last.reason) == ("V0HordeFailedRequest", "executor_disconnected")
+        found = last.context["problem"]
+        assert (found["code"], found["fault"], found["retryable"]) == ("executor_disconnected", "miner", True)
 
 
 async def test_a_cancelled_job_whose_executor_was_killed(tmp_path: Path, busybox_image: str, volume: Any) -> None:
@@ -226,13 +261,14 @@ async def test_a_cancelled_job_whose_executor_was_killed(tmp_path: Path, busybox
 async def test_a_stand_by_takes_over_from_a_process_that_is_killed(
     tmp_path: Path, busybox_image: str, volume: Any
 ) -> None:
-    async with site(tmp_path, busybox_image, volume) as here:
+    async with site(tmp_path, busybox_image, volume, HELD) as here:
         first = here.launch()
         await here.printed("out 1")
         second = here.launch()
         await asyncio.sleep(1)
         assert second.poll() is None
         await here.kill(first)
+        here.let_end()
         here.whole(await here.ended(second))
 
 
@@ -245,7 +281,7 @@ async def test_a_stopped_executor_leaves_nothing(tmp_path: Path, busybox_image: 
 
 
 async def test_a_reboot_in_between(tmp_path: Path, busybox_image: str, volume: Any) -> None:
-    async with site(tmp_path, busybox_image, volume) as here:
+    async with site(tmp_path, busybox_image, volume, HELD) as here:
         first = here.launch()
         await here.printed("out 1")
         await here.kill(first)
@@ -259,7 +295,7 @@ async def test_a_reboot_in_between(tmp_path: Path, busybox_image: str, volume: A
 
 
 async def test_leftovers_stay_for_their_time(tmp_path: Path, busybox_image: str, volume: Any) -> None:
-    async with site(tmp_path, busybox_image, volume) as here:
+    async with site(tmp_path, busybox_image, volume, HELD) as here:
         first = here.launch()
         await here.printed("out 1")
         await here.kill(first)
