@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from compute_horde.storage import postgres, sqlite
 from compute_horde.storage.address import Address, Dialect, read_address
 from compute_horde.storage.clock import now
-from compute_horde.storage.errors import translating
 from compute_horde.storage.settling import Settling, Sync, log_of
+from compute_horde.storage.translating import translating
 
 
 class Database:

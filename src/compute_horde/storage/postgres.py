@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from compute_horde.storage.address import Address
-from compute_horde.storage.errors import DatabaseMisconfigured, DatabaseUnavailable, translated
+from compute_horde.storage.errors import DatabaseMisconfigured, DatabaseUnavailable
+from compute_horde.storage.translating import translated
 
 try:
     import asyncpg

@@ -11,7 +11,7 @@ from tests.integration.executor.test_executor_killed import Site, site
 
 pytestmark = pytest.mark.engine
 
-SERVERS = ["prometheus_client", "litestar", "uvicorn"]
+HEAVY = ["prometheus_client", "litestar", "uvicorn", "sqlalchemy"]
 
 
 def free_port() -> int:
@@ -58,7 +58,7 @@ async def test_an_executor_that_finds_the_port_taken_works_without(tmp_path: Pat
             await finish(here, process)
 
 
-@pytest.mark.parametrize(("port", "loaded"), [({}, []), ({"HORDE_EXECUTOR_OPERATIONS_PORT": "0"}, SERVERS)])
+@pytest.mark.parametrize(("port", "loaded"), [({}, []), ({"HORDE_EXECUTOR_OPERATIONS_PORT": "0"}, HEAVY)])
 def test_an_executor_that_nobody_watches_loads_no_server(
     tmp_path: Path, port: dict[str, str], loaded: list[str]
 ) -> None:
@@ -66,7 +66,7 @@ def test_an_executor_that_nobody_watches_loads_no_server(
     check = (
         "import sys; from compute_horde.cli.main import app\n"
         "app(['executor', '--warm'], standalone_mode=False)\n"
-        f"print([name for name in {SERVERS} if name in sys.modules])"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     environment = {
         "HORDE_EXECUTOR_DOCKER_URL": f"unix://{tmp_path}/none",

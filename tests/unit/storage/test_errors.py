@@ -16,8 +16,8 @@ from compute_horde.storage.errors import (
     DatabaseUnavailable,
     StorageError,
     Unstorable,
-    translated,
 )
+from compute_horde.storage.translating import translated
 
 
 @pytest.fixture
