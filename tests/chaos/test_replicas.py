@@ -1,6 +1,7 @@
 """Several facilitators on one database behind a plain TCP proxy, one of them killed at random during 200 jobs."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,9 @@ class Replicas:
             services.configure(name, text, services._database_url("facilitator"))
             services.start(name, command="facilitator")
 
+    def close(self) -> None:
+        self.front.close()
+
     def _any(self) -> int:
         return self.ports[self._dice.choice(sorted(self.alive))]
 
@@ -66,28 +70,27 @@ def services(tmp_path: Path, loop_thread: Loop, postgres: Postgres, watch: Watch
 async def test_a_replica_is_killed_at_random_during_200_jobs(
     count: int, services: Services, loop_thread: Loop, watch: Watch, image: str
 ) -> None:
-    replicas = Replicas(services, loop_thread, count)
     services.start_light_miner()
     services.start("validator")
-    keys = services.keys
-    async with ComputeHordeClient(
-        keys["user"], keys["validator"].ss58_address, facilitator_url=f"http://127.0.0.1:{replicas.front.port}"
-    ) as client:
-        await (await is_up(client, image)).wait(60)
-        killing = asyncio.create_task(_kill_and_restart(replicas))
-        jobs = await _many_jobs(client, image)
-        killing.cancel()
-        await asyncio.gather(killing, return_exceptions=True)
-        assert {job.status.value for job in jobs} == {"completed"}
-        for number, job in enumerate(jobs):
-            assert job.result is not None
-            assert job.result.stdout == f"{number}\n"
-            checks.history_is_right(job)
-        checks.ran_once(watch, jobs)
-        await checks.stored_once(services._database_url("facilitator"), jobs)
-        listed = [job.uuid async for job in client.iter_jobs()]
-        assert sorted(listed) == sorted({*listed})
-        assert {job.uuid for job in jobs} <= {*listed}
+    user, validator = services.keys["user"], services.keys["validator"].ss58_address
+    with contextlib.closing(Replicas(services, loop_thread, count)) as replicas:
+        url = f"http://127.0.0.1:{replicas.front.port}"
+        async with ComputeHordeClient(user, validator, facilitator_url=url) as client:
+            await (await is_up(client, image)).wait(60)
+            killing = asyncio.create_task(_kill_and_restart(replicas))
+            jobs = await _many_jobs(client, image)
+            killing.cancel()
+            await asyncio.gather(killing, return_exceptions=True)
+            listed = [job.uuid async for job in client.iter_jobs()]
+    assert {job.status.value for job in jobs} == {"completed"}
+    for number, job in enumerate(jobs):
+        assert job.result is not None
+        assert job.result.stdout == f"{number}\n"
+        checks.history_is_right(job)
+    checks.ran_once(watch, jobs)
+    await checks.stored_once(services._database_url("facilitator"), jobs)
+    assert sorted(listed) == sorted({*listed})
+    assert {job.uuid for job in jobs} <= {*listed}
 
 
 async def _many_jobs(client: ComputeHordeClient, image: str) -> list[ComputeHordeJob]:

@@ -30,6 +30,7 @@ from compute_horde.transport.channel import ChannelClosed, DialFailed
 from compute_horde.validator import outcomes, requests
 from compute_horde.validator.miner_link import JobMessage, MinerLink
 from compute_horde.validator.parting import Parting, book_of
+from compute_horde.validator.queue.view import Answer
 from compute_horde.validator.rows import IssuedReceipt, Job, Trial
 from compute_horde.validator.stages import LATE, is_past, stages_after_ready, state_of
 from compute_horde.validator.supply import Place
@@ -39,6 +40,9 @@ from compute_horde.validator.wish import CancelWish
 log = structlog.get_logger(__name__)
 
 MESSAGE_TOO_BIG = 1009
+
+OFFERS = 5
+"""So often an offer is made to a miner whose connection breaks before it has answered; each has its full time."""
 
 DISK_SECONDS = 30.0
 """How long a job waits for the disk before a miner may run it."""
@@ -53,10 +57,12 @@ class Ended(Exception):  # noqa: N818 - an event more than an error
 
 
 class Declined(Exception):  # noqa: N818 - an event more than an error
-    """The miner does not take the job; nothing of it was begun."""
+    """The miner does not take the job; nothing of it was begun. ``answer``: busy, declined, or unreachable where
+    the connection was lost before it had said anything.
+    """
 
-    def __init__(self, outcome: outcomes.Outcome, *, busy: bool) -> None:
-        self.outcome, self.busy = outcome, busy
+    def __init__(self, outcome: outcomes.Outcome, answer: Answer) -> None:
+        self.outcome, self.answer = outcome, answer
         super().__init__(outcome.message)
 
 
@@ -82,7 +88,8 @@ class Attempt:
         self._retries = tools.pauses()
         self._started: IssuedReceipt | None = None  # set once the miner may have been promised a reservation
         self._on_disk: asyncio.Task[None] | None = None  # who has the job
-        self.is_over = False  # the miner has said how it ended
+        self._offers = 1
+        self.is_over = False  # the miner has said how it ended, or may be asked the same again
         self.away_since: float | None = None
 
     # -- the beginning
@@ -163,23 +170,31 @@ class Attempt:
                 async with self._wish.waiting(self._deadline.remaining(elapsed())):
                     message = await self._next()
             except TimeoutError:
-                raise Ended(outcomes.horde_failed(self._late(late))) from None
-            await self._take(message)
+                raise self._missed(outcomes.horde_failed(self._late(late))) from None
+            if message is not None:
+                await self._take(message)
+
+    def _missed(self, outcome: outcomes.Outcome) -> Exception:
+        """Without a connection nobody knows whether the miner would have taken the job: it is asked again."""
+        if self.was_accepted or self.link.is_open:
+            return Ended(outcome)
+        self.is_over = True
+        return Declined(outcome, Answer.UNREACHABLE)
 
     def _late(self, code: str) -> Problem:
         if self.link.is_open:
             return failures.problem(code, LATE[code])
         return failures.problem("miner_unreachable", "The connection to the miner was lost for too long")
 
-    async def _next(self) -> JobMessage:
-        while True:
-            try:
-                message = await self.link.receive()
-            except ChannelClosed as lost:
-                await self._reconnect(lost)
-            else:
-                self._retries = self._tools.pauses()
-                return message
+    async def _next(self) -> JobMessage | None:
+        """None: the connection had to be made anew."""
+        try:
+            message = await self.link.receive()
+        except ChannelClosed as lost:
+            await self._reconnect(lost)
+            return None
+        self._retries = self._tools.pauses()
+        return message
 
     async def _reconnect(self, lost: ChannelClosed) -> None:
         """Dial until the miner is back, then repeat what it may not have got. The caller's deadline ends it."""
@@ -201,6 +216,9 @@ class Attempt:
         if self._wish.heeded:
             await self._pass_on_wish()
         elif not self.was_accepted and self._started is not None:
+            if self._offers < OFFERS:
+                self._offers += 1
+                self._deadline = RunningDeadline(elapsed(), self._limits.reservation)
             await self._send(self._initial(self._started))
         elif self.job.state is JobState.EXECUTOR_READY:
             await self._send(self._request())
@@ -247,7 +265,8 @@ class Attempt:
         match message:
             case V0DeclineJobRequest() if not self.was_accepted:
                 self.is_over = True
-                raise Declined(outcomes.from_miner(message), busy=outcomes.says_busy(message))
+                answer = Answer.BUSY if outcomes.says_busy(message) else Answer.DECLINED
+                raise Declined(outcomes.from_miner(message), answer)
             case V0DeclineJobRequest() | V0JobFailedRequest() | V0HordeFailedRequest() | V0JobFinishedRequest():
                 self.is_over = True
                 raise Ended(outcomes.from_miner(message))

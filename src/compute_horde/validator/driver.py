@@ -156,13 +156,16 @@ class Driver:
 
     async def _go_on(self, attempt: Attempt, no: Declined) -> None:
         """The miner did not take the job: nothing was lost but time."""
-        self._tools.metrics.tried(TryOutcome.BUSY if no.busy else TryOutcome.DECLINED)
+        hotkey = attempt.link.miner.hotkey
+        self._tools.metrics.tried(TryOutcome(no.answer))
         parting = attempt.parting(no.outcome)
-        trials = self.quest.declined(attempt.link.miner.hotkey, no)
-        outcome = None if no.busy else no.outcome
+        trials = self.quest.declined(hotkey, no)
+        outcome = None if no.answer is Answer.BUSY else no.outcome
         self.job = await self._tools.journal.declined(self.job, outcome, parting.receipt, trials)
         self.quest.book.written(trials)
-        (attempt.place.refused if no.busy else attempt.place.free)()
+        if no.answer is Answer.UNREACHABLE:
+            self._tools.supply.lost(hotkey)
+        (attempt.place.refused if no.answer is Answer.BUSY else attempt.place.free)()
         self.attempt = None
         self._tools.dispatcher.leave(parting.say())
 

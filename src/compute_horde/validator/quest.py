@@ -199,10 +199,10 @@ class Quest:
 
     def declined(self, hotkey: str, no: Declined) -> tuple[Trial, ...]:
         """Note a miner's no. Answers what is to be kept."""
-        self.book.note(hotkey, Answer.BUSY if no.busy else Answer.DECLINED, no.outcome.message)
-        if no.busy:
+        self.book.note(hotkey, no.answer, no.outcome.message)
+        if no.answer is Answer.BUSY:
             self._busy = no.outcome
-        else:
+        elif no.answer is Answer.DECLINED:
             self.excluded.add(hotkey)
         return self.book.unwritten()
 

@@ -107,6 +107,50 @@ async def test_a_miner_that_cannot_take_the_job_is_skipped(world: World, fault: 
     assert world.facilitator.history(JOB) == WHOLE
 
 
+async def take_an_offer(miner: MinerConnection) -> None:
+    await miner.expect(vm.ValidatorAuthForMiner)
+    await miner.manifest()
+    await miner.expect(vm.V0InitialJobRequest)
+
+
+async def test_an_offer_is_made_anew_with_its_full_time_when_the_connection_breaks(world: World) -> None:
+    world.limits["reservation_limit"] = 0.2
+
+    async def breaks(miner: MinerConnection) -> None:
+        await take_an_offer(miner)
+        await asyncio.sleep(0.08)
+        await miner.channel.close(1006)
+
+    miner = world.miner(breaks, breaks, breaks, breaks, whole_job)
+    await world.run(status="completed")
+    assert not miner.errors
+    assert world.facilitator.history(JOB) == WHOLE
+    assert await world.incidents() == []
+
+
+async def test_an_offer_without_an_answer_is_no_failure_of_a_miner_that_was_lost(world: World) -> None:
+    """It is asked again when it is back, and so is any other meanwhile."""
+    world.limits |= {"reservation_limit": 0.1, "attempts": 1}
+    url = "ws://miner:8000/"
+
+    async def is_unplugged(miner: MinerConnection) -> None:
+        await take_an_offer(miner)
+        world.dialer.unplug(url)
+        await miner.channel.close(1006)
+
+    miner = world.miner(is_unplugged, whole_job)
+    validator = world.validator()
+    async with running(validator):
+        await validator.connected.wait()
+        await world.facilitator.push(job_request(JOB, USER))
+        await world.facilitator.wait_for(JOB, "queued")
+        world.dialer.serve(url, miner.accept)
+        await world.facilitator.wait_for(JOB, "completed")
+    assert not miner.errors
+    assert world.facilitator.history(JOB) == ["received", "queued", *WHOLE[1:]]
+    assert await world.incidents() == [(MINER.ss58_address, "miner_unreachable")]
+
+
 def two_miners(world: World, *scripts: Script) -> ValidatorService:
     """The first is tried first, and silence is not borne at all."""
     for host, hotkey, script in zip(("first", "second"), (STRANGER, MINER), scripts, strict=True):
