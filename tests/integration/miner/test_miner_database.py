@@ -119,7 +119,7 @@ async def test_a_database_server_that_is_restarted_loses_nothing(tmp_path: Path,
             await executor.say(V0VolumesReadyRequest(job_uuid=job), finished(job))
             await validator.say(initial(other := str(uuid.uuid4())))
             declined = await validator.expect("V0DeclineJobRequest")
-            assert declined["context"]["problem"]["code"] == "internal_error"
+            assert declined["context"]["problem"]["code"] == "job_not_stored"
             server.start()
             await validator.expect("V0VolumesReadyRequest", "V0JobFinishedRequest")
             await until(lambda: horde.miner.pool.free(TEST) == 2)

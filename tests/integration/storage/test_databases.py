@@ -192,6 +192,7 @@ async def test_a_server_that_stops_in_a_transaction(server: Postgres) -> None:
     database = Database(server.url(server.fresh()))
     async with database.begin() as connection:
         await connection.execute(CREATE)
+    await database.settled()
 
     async def cut(statements: int) -> None:
         async with database.begin() as connection:
