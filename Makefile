@@ -46,7 +46,7 @@ format: setup ## format the code, and mend what lint can mend by itself
 test: setup ## every test; protocol and lifecycle must be covered to the last branch
 	@scripts/system.sh engine registry busybox postgres
 	$(WITH_ENGINE) $(RUN) pytest $(FAST) -n auto $(FULLY_COVERED)
-	$(WITH_ENGINE) $(RUN) pytest $(REAL)
+	$(WITH_ENGINE) $(RUN) pytest $(REAL) -n 4 --maxschedchunk 1
 
 .PHONY: test-fast
 test-fast: setup ## unit and contract tests that need no container engine

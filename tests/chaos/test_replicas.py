@@ -65,7 +65,7 @@ def services(tmp_path: Path, loop_thread: Loop, postgres: Postgres, watch: Watch
             docker("rm", "-f", name)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [2, 3])
 async def test_a_replica_is_killed_at_random_during_200_jobs(
     count: int, services: Services, loop_thread: Loop, watch: Watch, image: str
