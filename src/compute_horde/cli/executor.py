@@ -7,18 +7,22 @@ import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 
 from compute_horde.cli.logs import LogFormatOption
 from compute_horde.cli.serving import Config, LogLevel, PrintConfig, settings_of
 from compute_horde.cli.terminal import fail, run_loop, stop_event
 from compute_horde.executor.docker import DockerRuntime
+from compute_horde.executor.errors import JobFailure
 from compute_horde.executor.service import Executor
 from compute_horde.executor.settings import ExecutorSettings
 from compute_horde.transport.websocket import WebSocketDialer
 
 if TYPE_CHECKING:
     from compute_horde.telemetry.executor import ExecutorMetrics
+
+log = structlog.get_logger(__name__)
 
 
 def executor(
@@ -65,6 +69,10 @@ async def _execute(settings: ExecutorSettings, miner_url: str, token: str, start
                 task.cancel()
             await asyncio.gather(job, stopped, return_exceptions=True)
             await one.close()
+        if not job.cancelled() and (error := job.exception()) is not None:
+            why = error.strerror if isinstance(error, OSError) else str(error)  # a path holds the token
+            log.error("the executor failed", kind=type(error).__name__, why=why)
+            raise typer.Exit(1)
     finally:
         await runtime.close()
 
@@ -87,13 +95,23 @@ async def _watched(settings: ExecutorSettings, runtime: DockerRuntime) -> AsyncI
 
 async def _one_job(one: Executor, miner_url: str, token: str, startup_s: int, warm: bool) -> None:
     if warm:
-        await one.warm()
+        await _warm_up(one)
         line = await _stdin_line()
         if not line:
             return
         order = json.loads(line)
         miner_url, token = order["miner_url"], order["token"]
     await one.run(miner_url, token, startup_s)
+
+
+async def _warm_up(one: Executor) -> None:
+    """What keeps it from that may have passed when its job comes; if not, the miner is told then."""
+    try:
+        await one.warm()
+    except JobFailure as failed:
+        log.error("the executor is not ready for a job", why=str(failed), hint=failed.problem.hint)
+    except OSError as error:
+        log.error("the executor is not ready for a job", why=str(error))
 
 
 async def _stdin_line() -> bytes:

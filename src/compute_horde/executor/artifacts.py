@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ MAX_ARTIFACT_BYTES = 1_000_000
 """An artifact is smaller than this."""
 
 MAX_TOTAL_BYTES = 24 * 1024 * 1024
+"""Of all together, their paths as JSON included: the message that holds them has to fit into a frame."""
+
 MAX_ENTRIES = 10_000
 
 
@@ -23,14 +26,19 @@ def collect(folder: Path, artifacts_dir: str) -> tuple[dict[str, str], list[str]
         with os.scandir(descriptor) as entries:
             names = sorted(entry.name for entry in itertools.islice(entries, MAX_ENTRIES))
         for name in names:
-            data = _read(descriptor, name, room)
+            path = f"{artifacts_dir.rstrip('/')}/{name}"
+            data = _read(descriptor, name, room - _json_bytes(path))
             if isinstance(data, str):
                 shown = name.encode("utf-8", "replace").decode()
                 notices.append(f"The artifact {shown!r} was left behind: {data}.")
                 continue
-            room -= len(data)
-            found[f"{artifacts_dir.rstrip('/')}/{name}"] = base64.b64encode(data).decode()
+            room -= len(data) + _json_bytes(path)
+            found[path] = base64.b64encode(data).decode()
     return found, notices
+
+
+def _json_bytes(text: str) -> int:
+    return len(json.dumps(text))
 
 
 def _read(parent: int, name: str, room: int) -> bytes | str:

@@ -146,7 +146,7 @@ class Execution:
         opening = engine_willing(lambda: self._runtime.resume(name, sink), until, self._clocks)
         found = await self._opened(opening, max(until, self._clocks.elapsed() + START_SECONDS))
         self._counting.adopted(Adoption.TAKEN_OVER)
-        log.info("took over a job's container", name=name)
+        log.info("took over a job's container")  # its name holds the token
         return found
 
     async def _opened(

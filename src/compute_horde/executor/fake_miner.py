@@ -69,6 +69,7 @@ class FakeMiner:
 
     ``drop_after``: names of messages after which the connection breaks, once each. ``extensions``: what it
     announces; ``announced`` is what the executor did. Answers about output are kept apart, in ``logs``.
+    ``handed_out``: another executor has had the whole job before.
     """
 
     url = "ws://miner"
@@ -79,12 +80,14 @@ class FakeMiner:
         job: Mapping[str, Any] | None = None,
         drop_after: tuple[str, ...] = (),
         extensions: Iterable[Extension] = LINK_EXTENSIONS,
+        *,
+        handed_out: bool = False,
     ) -> None:
         self.job_uuid = str(uuid.uuid4())
         self.token = executor_token(self.job_uuid, str(uuid.uuid4()))
         self._initial = initial_request(self.job_uuid, **(initial or {}))
         self._job = job_request(self.job_uuid, **(job or {}))
-        self._drop_after = list(drop_after)
+        self._drop_after, self._handed_out = list(drop_after), handed_out
         self.connections: list[list[Message]] = []
         self.dialer = MemoryDialer()
         self.dialer.serve(self.url, self._accept, announcement(extensions))
@@ -145,6 +148,8 @@ class FakeMiner:
         self.connections.append(received)
         self._channel, self.announced = channel, announced(headers)
         try:
+            if self._handed_out:
+                await channel.send(self._job.to_frame())
             await channel.send(self._initial.to_frame())
             await self._converse(channel, received)
         except ChannelClosed:

@@ -95,11 +95,14 @@ class JobFolders:
                     path.chmod(0o777)
 
     def show_logs(self) -> None:
-        """Put the logs into the output folder under their names, whatever the job has left there."""
+        """Put the logs into the output folder under their names, whatever the job has left there.
+
+        A folder is only moved away: to delete what may be in it takes long.
+        """
         for name in ("stdout.txt", "stderr.txt"):
             target = self.output / name
             if target.is_dir() and not target.is_symlink():
-                remove_tree(target)
+                target.rename(self.transfer / f"was-{name}")
             (self.logs / name).replace(target)
 
     def empty(self) -> None:

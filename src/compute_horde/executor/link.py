@@ -32,7 +32,7 @@ CLOSE_GRACE_SECONDS = 0.5
 LAST_ANSWERS_CHARS = 512 * 1024
 """Output that followers may get while the last message waits."""
 
-REDIAL_PAUSE_SECONDS = 1.0
+REDIAL_PAUSE_SECONDS = 0.5
 """The longest pause between two dials: a miner that is back waits no longer for its executors."""
 
 STORED_CODE = 1000

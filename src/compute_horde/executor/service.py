@@ -78,6 +78,8 @@ class Executor:
             await session.run(miner_url, self._clocks.elapsed() + startup_limit_s)
         finally:
             self._under_way.discard(session)
+            if session.left_container:
+                self._checked = False  # the next job clears it away before it begins
 
     async def release(self, token: str | None = None) -> None:
         """Let go of a job, or of all: links are closed, folders and containers stay for whoever is given the same

@@ -33,9 +33,15 @@ log = structlog.get_logger(__name__)
 LAST_WORDS_SECONDS = 2.0
 """What a stopped executor gets to deliver a result that exists."""
 
+REMOVE_SECONDS = 60.0
+"""How long the engine may take to remove a container: one that hangs would hold up the executor's end for ever."""
+
 
 class Session:
-    """Runs once. ``prepare`` looks at the engine; it is awaited once the folder is claimed, and may be again."""
+    """Runs once. ``prepare`` looks at the engine; it is awaited once the folder is claimed, and may be again.
+
+    ``left_container``: the job's container could not be removed.
+    """
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Session:
         self._settings, self._runtime, self._dialer, self._web = settings, runtime, dialer, web
         self._clocks, self._prepare, self._counting = clocks, prepare, counting
         self.token, self._folders = token, JobFolders(settings.folder, token)
+        self.left_container = False
         loop = asyncio.get_running_loop()
         self._let_go: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -123,6 +130,7 @@ class Session:
             log.warning("the executor gives up a job", why=str(lost))
         finally:
             await unbroken(ending.leave() if self._let_go.done() else ending.clean_up())
+            self.left_container = ending.left_container
 
     async def _prepared(self, claimed: bool | OSError, until: float) -> None:
         """A job that had begun waits for an engine that is away, as long as its stage lasts; a new one fails at
@@ -169,7 +177,7 @@ class _Ending:
         self._link, self._job, self._folders, self._journal = link, job, folders, journal
         self.preparing: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
-        self._removed = False
+        self._removed = self.left_container = False
 
     async def deliver(self) -> None:
         """Wait until the last message has been delivered, or never can be. May be cancelled."""
@@ -196,7 +204,8 @@ class _Ending:
 
     async def _settle(self) -> None:
         if self.preparing is not None:
-            await asyncio.wait({self.preparing})
+            self.preparing.cancel()  # the engine that it waits for may hang
+            await settled(self.preparing)
         await self._journal.settled()
 
     async def _tidy(self) -> None:
@@ -210,9 +219,12 @@ class _Ending:
     async def _remove_container(self) -> None:
         self._removed = True
         try:
-            await self._job.execution.close()
-        except JobFailure as error:
-            log.error("a job's container could not be removed; the next start will", why=str(error))
+            async with asyncio.timeout(REMOVE_SECONDS):
+                await self._job.execution.close()
+        except (JobFailure, TimeoutError) as error:
+            self.left_container = True
+            why = str(error) or "the engine does not answer"
+            log.error("a job's container could not be removed; the next start will", why=why)
 
     async def _change_folder(self, change: Callable[[], None]) -> None:
         try:

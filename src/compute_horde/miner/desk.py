@@ -205,7 +205,9 @@ class Desk:
         if to is None:
             await self.store.post(job.uuid, message)
             return True
-        return await self.store.advance(job.uuid, job.row.state, to, message)
+        if await self.store.advance(job.uuid, job.row.state, to, message):
+            return True
+        return await self.store.put_back(job.row._replace(state=to), message)
 
     async def fail(self, job: Job, found: Problem, by: Participant = Participant.MINER) -> None:
         """End a job that the miner gives up; its executor is killed at once.
@@ -239,11 +241,11 @@ class Desk:
         job.finish(tidy_up_s)
         job.logs.close("ended")
         if job.channel is not None:
-            self.spawn(self._acknowledge(job.channel))
+            self.spawn(self.acknowledge(job.channel))
         self.drop_if_done(job)
 
-    async def _acknowledge(self, channel: Channel) -> None:
-        """The executor forgets the job's result with this."""
+    async def acknowledge(self, channel: Channel) -> None:
+        """The executor forgets the job's result with this. :raises Stopping: it keeps it."""
         await self.settled()
         await channel.close(1000, "the job is over")
 

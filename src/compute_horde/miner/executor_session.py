@@ -72,6 +72,7 @@ class ExecutorDoor:
             await self._executors.disconnected(job, channel, code)
 
     async def _turn_away(self, channel: Channel, token: str, job: Job | None) -> None:
+        """Its result is forgotten with this, so that the job's end has to be on the disk before."""
         shown = f"{token[:TOKEN_SHOWN]}…"
         why = (
             f"Job with token {shown} is not waiting for an executor"
@@ -81,8 +82,12 @@ class ExecutorDoor:
         self._desk.metrics.refused(Refusal.UNKNOWN_JOB)
         log.warning("executor turned away", peer=channel.peer, why=why)
         try:
+            await self._desk.settled()
             await channel.send(GenericError(details=why).to_frame())
         except ChannelClosed:
+            return
+        except Stopping:
+            await channel.close(GOING_AWAY, "the miner is stopping")
             return
         await channel.close(1000, "unknown token")
 

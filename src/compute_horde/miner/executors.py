@@ -35,7 +35,7 @@ class Executors:
         """Hand over what there is of the job; an older connection with the same token gives way (G48)."""
         async with job.feed:
             if job.ended:  # while this waited its turn
-                await channel.close(1000, "the job is over")
+                await self._desk.acknowledge(channel)
                 return
             if job.met:
                 self._desk.metrics.reconnected(Peer.EXECUTOR)
@@ -45,8 +45,8 @@ class Executors:
             job.timers.disarm("reconnect")
             if older is not None:
                 self._desk.spawn(older.close(1008, "replaced by a newer connection"))
+            await self._hand_out(job)  # first: one that finds no trace of the job has to know that it was begun
             await channel.send(job.row.initial)
-            await self._hand_out(job)
             if job.row.cancel_requested:
                 await self._cancel_again(job, channel)
 

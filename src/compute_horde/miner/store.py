@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from compute_horde.lifecycle.states import TERMINAL, JobState
+from compute_horde.lifecycle.states import PROGRESS, TERMINAL, JobState
 from compute_horde.miner.tables import job_messages, jobs
 from compute_horde.protocol.enums import ExecutorClass
 from compute_horde.storage.database import Database
@@ -93,16 +93,29 @@ class JobStore:
     async def advance(self, job_uuid: str, before: JobState, after: JobState, message: Envelope) -> bool:
         """Move on and store the message that says so. False when the row has moved meanwhile (G49), unless it was
         this very step that moved it.
+
+        A row that is behind ``before`` moves on as well: a database server that failed has lost its last commits.
         """
+        up_to_before = [state.value for state in PROGRESS[: PROGRESS.index(before) + 1]]
         statement = (
             jobs.update()
-            .where(jobs.c.job_uuid == job_uuid, jobs.c.state == before.value)
+            .where(jobs.c.job_uuid == job_uuid, jobs.c.state.in_(up_to_before))
             .values(state=after.value, updated_at=self._clock())
         )
         async with self._database.begin() as connection:
             if (await connection.execute(statement)).rowcount != 1:
                 return await self._is_done(connection, job_uuid, after, message.type)
             await self._post(connection, job_uuid, message)
+        return True
+
+    async def put_back(self, row: JobRow, message: Envelope) -> bool:
+        """Store a job anew that the database has lost altogether, and the message with it. False: it has not."""
+        values = row._asdict() | {"state": row.state.value, "updated_at": self._clock()}
+        async with self._database.begin() as connection:
+            if await connection.scalar(sa.select(jobs.c.job_uuid).where(jobs.c.job_uuid == row.job_uuid)):
+                return False
+            await connection.execute(jobs.insert().values(values))
+            await self._post(connection, row.job_uuid, message)
         return True
 
     async def post(self, job_uuid: str, message: Envelope) -> None:

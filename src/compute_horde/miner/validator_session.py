@@ -92,6 +92,7 @@ class ValidatorDoor:
         for frame in early:
             await self._hear(connection, frame)
         while True:
+            await connection.room()  # what it asks for waits for it in memory: it has to read as well
             await self._hear(connection, await connection.channel.receive())
 
     def _admitted(self, connection: Connection) -> None:

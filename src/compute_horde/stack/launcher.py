@@ -1,7 +1,6 @@
 """Executors inside this process: the miner's launcher for a whole horde in one process."""
 
 import asyncio
-import contextlib
 
 import structlog
 
@@ -27,8 +26,7 @@ class _Running:
 
     async def kill(self) -> None:
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({self._task})
+        await asyncio.wait({self._task})
 
 
 class InProcessLauncher:

@@ -18,7 +18,7 @@ from compute_horde.storage.leases import Owners
 from compute_horde.storage.migrate import migrate
 from compute_horde.telemetry.outages import Outages
 from compute_horde.telemetry.validator import ValidatorMetrics
-from compute_horde.transport.backoff import backoff
+from compute_horde.transport.backoff import redialling
 from compute_horde.transport.channel import Dialer
 from compute_horde.transport.websocket import WebSocketDialer
 from compute_horde.validator.answers import Tell
@@ -71,7 +71,7 @@ class ValidatorService:
         *,
         dialer: Dialer | None = None,
         verifier: Verifier = keys.verify,
-        pauses: Callable[[], Iterator[float]] = backoff,
+        pauses: Callable[[], Iterator[float]] = redialling,
         settled: Callable[[], Awaitable[None]] | None = None,
         metrics: ValidatorMetrics | None = None,
     ) -> None:

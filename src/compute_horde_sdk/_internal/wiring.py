@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # only a type
     import httpx
 
+QUICK_REDIALS = 20
+
 
 @dataclass(frozen=True)
 class Wiring:
@@ -49,3 +51,9 @@ class Wiring:
     def backoff(self, attempt: int) -> float:
         """The pause after the ``attempt``-th failure (from 1): doubling from 0.2 s, jittered, 5 s at most."""
         return float(min(0.2 * 2 ** min(attempt - 1, 10) * (1 + self.jitter()), 5.0))
+
+    def redial(self, attempt: int) -> float:
+        """The pause before a lost stream is opened again: about half a second at first, since a facilitator that
+        is started anew is back within seconds; as :meth:`backoff` later.
+        """
+        return 0.3 * (1 + self.jitter()) if attempt <= QUICK_REDIALS else self.backoff(attempt - QUICK_REDIALS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from tests.contract.executor.adoption import HAPPY, Case, Made, cases
 
 from compute_horde.executor import journal, session
@@ -223,6 +224,15 @@ async def test_a_disk_that_takes_no_state_starts_no_container(make: Made, monkey
     monkeypatch.setattr(states, "save", full)
     case.failed(await case.finish(), "internal_error")
     assert case.runs == 0
+
+
+async def test_the_token_is_in_no_log(make: Made) -> None:
+    case = make()
+    with structlog.testing.capture_logs() as records:
+        await case.die("printing")
+        case.whole(await case.finish())
+    assert any("took over" in record["event"] for record in records)
+    assert not [record for record in records if case.miner.token in str(record)]
 
 
 async def test_a_last_message_that_cannot_be_saved_is_delivered(make: Made, monkeypatch: Any) -> None:

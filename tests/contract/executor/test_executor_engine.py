@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.executor.adoption import Case
+from tests.contract.executor.adoption import HAPPY, Case
 
 from compute_horde.executor import execution, patience, session
 from compute_horde.executor.errors import failure
@@ -15,6 +15,7 @@ from compute_horde.executor.fake import FakeContainer, FakeProcess, FakeRuntime
 from compute_horde.executor.runtime import EngineFacts, Image, Sink
 from compute_horde.protocol.enums import Fault, JobStatus, Stage
 from compute_horde.protocol.problems import Problem, is_worth_another_attempt
+from compute_horde.transport.memory import MemoryDialer
 
 
 class Engine(FakeRuntime):
@@ -186,6 +187,54 @@ async def test_letting_go_does_not_wait_for_the_engine(make: Make) -> None:
     assert running.done()
     case.engine.away = False
     case.whole(await case.finish())
+
+
+async def test_stopping_does_not_wait_for_an_engine_that_hangs(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make()
+    looking = asyncio.Event()
+
+    async def hangs(_: object) -> EngineFacts:
+        looking.set()
+        await asyncio.Event().wait()
+        raise AssertionError("it hangs")
+
+    monkeypatch.setattr(Engine, "check", hangs)
+    case.miner.dialer = MemoryDialer()  # nobody is there
+    running = case.start()
+    async with asyncio.timeout(2):
+        await looking.wait()
+        running.cancel()
+        await asyncio.wait({running})
+    assert running.cancelled()
+    assert list(case.settings.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_container_that_an_engine_did_not_remove_is_removed_before_the_next_job(
+    make: Make, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(session, "REMOVE_SECONDS", 0.05)
+    first, second = make(), make()
+    second.engine, executor = first.engine, first.executor()
+
+    async def remove(_: FakeContainer) -> None:
+        if hangs:
+            await asyncio.Event().wait()
+        raise failure("engine_unavailable", "The engine is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeContainer, "remove", remove)
+        async with asyncio.timeout(4):
+            await executor.run(first.miner.url, first.miner.token)
+    assert first.miner.names() == HAPPY
+    assert first.engine.containers
+    first.miner.dialer.serve("ws://second", second.miner._accept)
+    async with asyncio.timeout(4):
+        await executor.run("ws://second", second.miner.token)
+    assert second.miner.names() == HAPPY
+    assert first.engine.containers == {}
 
 
 # a container that is killed from outside

@@ -235,7 +235,7 @@ async def test_an_executor_that_comes_back_is_told_again_but_gains_no_time(tmp_p
         for _ in range(2):
             await executor.channel.close(1006)
             executor = await horde.executor()
-            await executor.expect("V0InitialJobRequest", "V0JobRequest", "V0CancelJobRequest")
+            await executor.expect("V0JobRequest", "V0InitialJobRequest", "V0CancelJobRequest")
         await cancelled(validator)
 
 
@@ -248,7 +248,7 @@ async def test_a_restart_does_not_forget_that_a_job_was_cancelled(tmp_path: Path
         await crashed.crash()
         async with open_horde(tmp_path, executor_reconnect_limit=5) as horde:
             executor = await horde.executor(token)
-            await executor.expect("V0InitialJobRequest", "V0JobRequest", "V0CancelJobRequest")
+            await executor.expect("V0JobRequest", "V0InitialJobRequest", "V0CancelJobRequest")
             await executor.say(executors_end(job))
             await cancelled(await horde.validator(), *BEGUN)
 
@@ -263,7 +263,7 @@ async def test_after_a_restart_an_executor_without_the_extension_is_turned_out(t
         async with open_horde(tmp_path, executor_reconnect_limit=5) as horde:
             executor = await horde.executor(token, extensions=())
             await cancelled(await horde.validator(), *BEGUN)
-            await executor.expect("V0InitialJobRequest", "V0JobRequest")
+            await executor.expect("V0JobRequest", "V0InitialJobRequest")
             assert await executor.hangup() == 1000
 
 

@@ -66,6 +66,38 @@ async def test_an_executor_keeps_a_result_that_the_miner_could_not_settle_before
         assert await executor.hangup() == 1001
 
 
+async def test_an_executor_that_dials_again_keeps_its_result_until_it_is_on_the_disk(
+    tmp_path: Path, job: str, disk: HeldDisk
+) -> None:
+    disk.let()
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        await executor.say(finished(job))
+        await validator.expect("V0JobFinishedRequest")
+        await executor.channel.close()
+        again = await horde.executor()
+        await again.silence()
+        disk.let(2)
+        assert "not waiting" in (await again.expect("GenericError"))["details"]
+        assert await again.hangup() == 1000
+
+
+async def test_an_executor_that_dials_again_keeps_a_result_that_a_stopping_miner_could_not_settle(
+    tmp_path: Path, job: str, disk: HeldDisk
+) -> None:
+    disk.let()
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        await executor.say(finished(job))
+        await validator.expect("V0JobFinishedRequest")
+        await executor.channel.close()
+        again = await horde.executor()
+        await again.silence()
+        disk.errors = 2
+        await horde.miner.stop()
+        assert await again.hangup() == 1001
+
+
 async def test_the_executor_of_a_restored_job_waits_for_nothing(tmp_path: Path, job: str, disk: HeldDisk) -> None:
     disk.let()
     async with open_horde(tmp_path) as crashed:
@@ -73,4 +105,4 @@ async def test_the_executor_of_a_restored_job_waits_for_nothing(tmp_path: Path, 
         await crashed.crash()
     async with open_horde(tmp_path) as horde:
         executor = await horde.executor()
-        await executor.expect("V0InitialJobRequest", "V0JobRequest")
+        await executor.expect("V0JobRequest", "V0InitialJobRequest")

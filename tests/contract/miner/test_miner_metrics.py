@@ -236,7 +236,7 @@ async def test_executors_that_come_back_are_replaced_and_lost(tmp_path: Path, jo
         validator, executor = await horde.begun(job)
         await executor.channel.close(1006)
         again = await horde.executor()
-        await again.expect("V0InitialJobRequest")
+        await again.expect("V0JobRequest", "V0InitialJobRequest")
         assert (await horde.figures())['reconnects_total{peer="executor"}'] == 1
         (await horde.launched()).end(1)
         await again.channel.close(1006)
@@ -258,7 +258,7 @@ async def test_jobs_picked_up_after_a_restart(tmp_path: Path, job: str) -> None:
         assert (figures["leases_taken_over_total"], figures["executors_relaunched_total"]) == (1, 1)
         assert figures['jobs{state="executor_ready"}'] == 1
         executor = await horde.executor()
-        await executor.expect("V0InitialJobRequest", "V0JobRequest")
+        await executor.expect("V0JobRequest", "V0InitialJobRequest")
         await executor.say(V0VolumesReadyRequest(job_uuid=job))
         await until(lambda: horde.miner._desk.jobs[job].row.state.value == "volumes_ready")
         figures = await horde.figures()

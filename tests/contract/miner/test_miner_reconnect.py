@@ -3,10 +3,12 @@
 import asyncio
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compute_horde.miner import connection, store
+from compute_horde.miner.store import JobStore
 from compute_horde.miner.testing import (
     QUIET_EXTENSIONS,
     TEST,
@@ -114,7 +116,7 @@ async def test_an_executor_that_comes_back_goes_on(tmp_path: Path, job: str) -> 
         validator, executor = await horde.begun(job)
         await executor.channel.close(1006)
         again = await horde.executor()
-        await again.expect("V0InitialJobRequest", "V0JobRequest")
+        await again.expect("V0JobRequest", "V0InitialJobRequest")
         await again.say(V0ExecutorReadyRequest(job_uuid=job), finished(job))
         await validator.expect("V0JobFinishedRequest")
 
@@ -125,7 +127,7 @@ async def test_an_executor_that_lives_is_waited_for(tmp_path: Path, job: str) ->
         await executor.channel.close(1011)
         await asyncio.sleep(0.1)  # twice the reconnect limit
         again = await horde.executor()
-        await again.expect("V0InitialJobRequest", "V0JobRequest")
+        await again.expect("V0JobRequest", "V0InitialJobRequest")
         await again.say(finished(job))
         await validator.expect("V0JobFinishedRequest")
         assert len(horde.launcher.launched) == 1
@@ -147,7 +149,7 @@ async def test_a_newer_connection_with_the_same_token_wins(tmp_path: Path, job: 
     async with open_horde(tmp_path) as horde:
         validator, older = await horde.begun(job)
         newer = await horde.executor()
-        await newer.expect("V0InitialJobRequest", "V0JobRequest")
+        await newer.expect("V0JobRequest", "V0InitialJobRequest")
         assert await older.hangup() == 1008
         await asyncio.sleep(0.1)  # twice the reconnect limit: losing the older one is no loss
         await newer.say(finished(job))
@@ -206,6 +208,36 @@ async def test_more_results_than_a_connection_takes_at_once_all_arrive_in_order(
         heard = [await late.expect(*BEGUN, "V0JobFinishedRequest") for _ in names]
         assert [result["job_uuid"] for result in heard] == names
         await late.silence()
+
+
+async def test_a_validator_that_asks_and_does_not_read_costs_little_memory(
+    tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MAX_REPLAY_CHARS", 1000)
+    reads, messages = 0, JobStore.messages
+
+    async def counted(store: JobStore, job_uuid: str) -> Any:
+        nonlocal reads
+        reads += 1
+        return await messages(store, job_uuid)
+
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        await executor.say(finished(job, docker_process_stdout="o" * 1000))
+        await validator.expect("V0JobFinishedRequest")
+        near, far = memory_pair(request=announcement(QUIET_EXTENSIONS))
+        slow = Stuck(far)
+        slow.go.set()
+        deaf = await horde.validator(through=(near, slow))
+        slow.go.clear()
+        monkeypatch.setattr(JobStore, "messages", counted)
+        await deaf.say(*[initial(job)] * 10)
+        await until(lambda: reads > 0)
+        await asyncio.sleep(0.02)
+        assert reads < 4
+        slow.go.set()
+        for _ in range(10):
+            await deaf.expect(*BEGUN, "V0JobFinishedRequest")
 
 
 async def test_only_the_newest_results_come_unasked_and_all_by_name(

@@ -61,7 +61,7 @@ async def test_a_job_under_way_gets_an_executor_with_the_same_token_at_once(tmp_
         await validator.expect(*BEGUN)
         await asyncio.sleep(0.1)  # twice the reconnect limit: no job is lost because its miner was restarted
         executor = await horde.executor()
-        await executor.expect("V0InitialJobRequest", "V0JobRequest")
+        await executor.expect("V0JobRequest", "V0InitialJobRequest")
         await executor.say(
             V0ExecutorReadyRequest(job_uuid=job), V0VolumesReadyRequest(job_uuid=job), finished(job)
         )
@@ -77,7 +77,7 @@ async def test_the_former_executor_may_finish_while_its_stand_by_waits(tmp_path:
         await crashed.crash()
     async with open_horde(tmp_path) as horde:
         former = await horde.executor()
-        await former.expect("V0InitialJobRequest", "V0JobRequest")
+        await former.expect("V0JobRequest", "V0InitialJobRequest")
         await former.say(finished(job))
         await (await horde.validator()).expect(*BEGUN, "V0JobFinishedRequest")
         assert not (await horde.launched()).killed, "it has time to find that the job is done"
@@ -232,7 +232,7 @@ async def test_an_executor_that_dies_is_replaced_with_the_same_token(tmp_path: P
         assert second.token == first.token
         assert horde.miner.pool.free(TEST) == 1
         again = await horde.executor()
-        await again.expect("V0InitialJobRequest", "V0JobRequest")
+        await again.expect("V0JobRequest", "V0InitialJobRequest")
         await again.say(V0ExecutorReadyRequest(job_uuid=job), finished(job))
         await validator.expect("V0JobFinishedRequest")
         await until(lambda: horde.miner.pool.free(TEST) == 2)
@@ -332,7 +332,7 @@ async def test_without_any_executor_left_the_former_one_may_still_come_back(tmp_
         await former.channel.close(1006)
         await asyncio.sleep(1.2)  # all attempts to launch one more have failed
         again = await horde.executor(token)
-        await again.expect("V0InitialJobRequest", "V0JobRequest")
+        await again.expect("V0JobRequest", "V0InitialJobRequest")
         await again.channel.close(1006)
         again = await horde.executor(token)
         await again.say(finished(job))
@@ -414,7 +414,7 @@ async def test_rows_of_the_previous_release_are_picked_up(tmp_path: Path, job: s
     await database.close()
     async with open_horde(tmp_path) as horde:
         executor = await horde.executor(f"{job}-token")
-        await executor.expect("V0InitialJobRequest", "V0JobRequest")
+        await executor.expect("V0JobRequest", "V0InitialJobRequest")
         await executor.say(finished(job))
         bob = await horde.validator(BOB)
         await bob.expect("V0AcceptJobRequest", "V0JobFinishedRequest")

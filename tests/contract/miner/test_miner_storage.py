@@ -313,6 +313,22 @@ async def test_deadlines_of_a_job_hold_when_there_is_room_again(tmp_path: Path, 
         await validator.expect("V0HordeFailedRequest")
 
 
+@pytest.mark.parametrize("lost", ["its last state", "all of it"])
+async def test_a_job_that_a_failed_database_server_has_forgotten_ends(tmp_path: Path, job: str, lost: str) -> None:
+    """PostgreSQL writes its last commits to the disk a moment later: a miner that lives on knows more than it."""
+    async with open_horde(tmp_path) as horde:
+        validator, executor = await horde.begun(job)
+        database = Database(horde.settings.database_url)
+        async with database.begin() as connection:
+            back = jobs.update().values(state=JobState.ACCEPTED.value)
+            await connection.execute(back if lost == "its last state" else jobs.delete())
+        await executor.say(V0VolumesReadyRequest(job_uuid=job), finished(job))
+        await validator.expect("V0VolumesReadyRequest", "V0JobFinishedRequest")
+        assert await executor.hangup() == 1000
+        assert [row.state for row in [await JobStore(database).find(job)] if row] == [JobState.COMPLETED]
+        await database.close()
+
+
 # housekeeping
 
 

@@ -46,7 +46,7 @@ async def test_a_job_a_crash_and_its_end(tmp_path: Path, database_url: str, job:
         validator = await horde.validator()
         await validator.expect(*BEGUN, "V0VolumesReadyRequest", "V0MachineSpecsRequest")
         executor = await horde.executor()
-        await executor.expect("V0InitialJobRequest", "V0JobRequest")
+        await executor.expect("V0JobRequest", "V0InitialJobRequest")
         await executor.say(specs, finished(job, docker_process_stdout="\x00é"))
         assert (await validator.expect("V0JobFinishedRequest"))["docker_process_stdout"] == "\x00é"
         await validator.channel.close()

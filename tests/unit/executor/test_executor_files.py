@@ -1,18 +1,24 @@
 """Folders that a hostile job has filled, and what is kept of its output."""
 
+import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from compute_horde.executor import confined, folders
+from compute_horde.executor import confined, disk, folders
 from compute_horde.executor.artifacts import collect
 from compute_horde.executor.disk import tree_bytes
+from compute_horde.executor.errors import JobFailure
 from compute_horde.executor.folders import JobFolders
 from compute_horde.executor.logs import RESULT_CHARS, JobLog
 from compute_horde.executor.printed import Printed
-from compute_horde.executor.runtime import STDERR, STDOUT
+from compute_horde.executor.results import last_message
+from compute_horde.executor.runtime import STDERR, STDOUT, RunningContainer
+from compute_horde.protocol.base import MAX_MINER_FRAME_BYTES
+from compute_horde.protocol.validator_miner import V0JobFinishedRequest
 
 
 def deep(root: Path, levels: int) -> None:
@@ -45,6 +51,54 @@ def test_a_tree_too_deep_to_count_counts_as_boundless(tmp_path: Path) -> None:
     confined.remove_tree(tmp_path)
 
 
+@pytest.mark.parametrize("above", [False, True])
+def test_a_link_that_a_job_puts_in_a_folders_place_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: bool
+) -> None:
+    """It could lead anywhere on the machine, and nobody would watch the disk while all of that is counted."""
+    machine, output = tmp_path / "machine", tmp_path / "output"
+    for root in (machine, output):
+        (root / "folder" / "inner").mkdir(parents=True)
+    (machine / "folder" / "inner" / "file").write_bytes(bytes(1_000_000))
+    scan, scanned = os.scandir, 0
+
+    def swap() -> None:
+        (output / "folder").rename(output / "was")
+        (output / "folder").symlink_to(machine / "folder")
+
+    def swapping(folder: Any) -> Any:
+        nonlocal scanned
+        scanned += 1
+        if scanned == 2 and not above:
+            swap()
+        entries = scan(folder)
+        if scanned == 2 and above:
+            swap()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", swapping)
+    assert tree_bytes(output) < 100_000
+
+
+class Slow:
+    """A container whose files are being counted."""
+
+    async def written_bytes(self) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+
+@pytest.mark.parametrize(("blocks", "files"), [(9, 1000), (1000, 9)])
+async def test_a_disk_that_runs_full_stops_a_job_while_its_files_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, files: int
+) -> None:
+    found = os.statvfs_result((1, 1, 1000, blocks, blocks, 1000, files, files, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    monkeypatch.setattr(disk, "INTERVAL_SECONDS", 0)
+    with pytest.raises(JobFailure, match="nearly full"):
+        await asyncio.wait_for(disk.watch(cast("RunningContainer", Slow()), (tmp_path,), 1000, 10), 1)
+
+
 def test_artifacts(tmp_path: Path) -> None:
     (tmp_path / "fine").write_bytes(b"fine")
     (tmp_path / "link").symlink_to("/etc/passwd")
@@ -64,6 +118,25 @@ def test_artifacts_together_are_bounded(tmp_path: Path) -> None:
         (tmp_path / f"{number:02}").write_bytes(bytes(999_999))
     found, notices = collect(tmp_path, "/art")
     assert (len(found), len(notices)) == (25, 5)
+
+
+def test_a_result_with_artifacts_of_hostile_names_fits_into_a_frame(tmp_path: Path) -> None:
+    for number in range(23):
+        (tmp_path / f"{number:02}").write_bytes(bytes(999_999))
+    for number in range(8000):
+        (tmp_path / f"{number:04}{chr(1) * 240}").touch()
+    found, _ = collect(tmp_path, "/" + "a" * 4000)
+    hashes = {f"{number:04}{chr(1) * 1020}": "0" * 64 for number in range(1000)}
+    message = last_message(
+        V0JobFinishedRequest(
+            job_uuid="job",
+            docker_process_stdout=chr(1) * 1_000_000,
+            docker_process_stderr="",
+            artifacts=found,
+            output_hashes=hashes,
+        )
+    )
+    assert len(message.to_frame().encode()) < MAX_MINER_FRAME_BYTES
 
 
 @pytest.mark.parametrize("size", [0, 1, 999_999, 1_000_000, 1_000_001, 4_000_001, 20_000_000])
@@ -102,6 +175,7 @@ def test_logs_take_their_names_in_the_output_folder(tmp_path: Path) -> None:
     assert (made.output / "stdout.txt").read_text() == "out"
     assert (made.output / "stderr.txt").read_text() == "err"
     assert not (tmp_path / "outside").exists()
+    assert list(made.transfer.glob("*/x")), "deleting what may be millions of files is left for later"
     made.remove()
     made.remove()
     assert list(tmp_path.iterdir()) == []

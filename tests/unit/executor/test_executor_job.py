@@ -303,3 +303,13 @@ async def test_a_result_too_large_for_a_frame_loses_the_middle_of_its_streams(
 async def test_a_token_that_is_no_name(settings: ExecutorSettings) -> None:
     with pytest.raises(ValueError, match="token"):
         await Executor(settings, FakeRuntime(), MemoryDialer()).run("ws://miner", "../../etc")
+
+
+async def test_a_job_that_was_begun_before_and_left_no_trace_is_not_begun_again(
+    settings: ExecutorSettings,
+) -> None:
+    """The miner tells of what it has handed out first, so that this is known in time."""
+    miner = FakeMiner(job={"docker_run_cmd": ["echo", "again"]}, handed_out=True)
+    runtime = await run(settings, miner)
+    failed(miner, "executor_disconnected")
+    assert runtime.specs == []

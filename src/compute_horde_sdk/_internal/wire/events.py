@@ -190,7 +190,7 @@ class EventHub:
                     last_id = parser.last_id
                 self._lost(settled)
                 failures += 1
-                pause = asked or max(parser.retry_s or 0.0, self._wiring.backoff(failures))
+                pause = asked or max(parser.retry_s or 0.0, self._wiring.redial(failures))
                 await self._wiring.sleep(min(pause, MAX_RETRY_S))
         finally:
             settled.set()

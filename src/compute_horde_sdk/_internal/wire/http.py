@@ -219,15 +219,15 @@ class Facilitator:
         headers = dict(request.headers)
         if request.content is not None:
             headers["Content-Type"] = "application/json"
-        session = self._client()
-        made = session.build_request(
-            request.method,
-            self._root + request.path,
-            params=request.params,
-            content=request.content,
-            headers=headers,
-        )
-        async with self._turns, asyncio.timeout(self._wiring.request_s):
+        async with self._turn(), asyncio.timeout(self._wiring.request_s):
+            session = self._client()  # it may have been closed while this waited
+            made = session.build_request(
+                request.method,
+                self._root + request.path,
+                params=request.params,
+                content=request.content,
+                headers=headers,
+            )
             response = await read_whole(await session.send(made, stream=True), self._wiring.max_answer_bytes)
         self._hear(response)
         return response
@@ -237,6 +237,10 @@ class Facilitator:
         if found or response.is_success:  # a proxy's error page tells nothing of the facilitator behind it
             self._extensions = found
         self.clock.hear(response)
+
+    def _turn(self) -> asyncio.Semaphore:
+        self._client()
+        return self._turns
 
     async def _open(self, path: str, headers: Mapping[str, str]) -> httpx.Response:
         session = self._client()

@@ -107,7 +107,7 @@ class Looker:
     async def _run(self, batch: _Batch) -> None:
         try:
             await self._fetch(batch.looks)
-        except ComputeHordeError as error:
+        except Exception as error:  # whatever it is: nobody else would tell those who wait
             for look in batch.looks.values():
                 if not look.outcome.done() and look.waiting:
                     look.outcome.set_exception(error)
