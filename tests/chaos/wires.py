@@ -1,7 +1,6 @@
 """Cables between services: TCP relays that can be cut, hung, held or slowed while the services run."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -135,7 +134,7 @@ class Wire:
             strand.cut()
 
     async def _pump(self, strand: Strand, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        try:
             while data := await source.read(CHUNK):
                 await self._open.wait()
                 if strand.hung:
@@ -144,6 +143,9 @@ class Wire:
                     await asyncio.sleep(len(data) / self.bytes_a_second)
                 target.write(data)
                 await target.drain()
-            if strand.hung:
-                await asyncio.Event().wait()
-            target.close()
+        except ConnectionError:
+            if not strand.hung:
+                strand.cut()  # a reset is passed on
+        if strand.hung:
+            await asyncio.Event().wait()
+        target.close()

@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # only a type
     import httpx
 
 QUICK_REDIALS = 20
+REDIAL_CAP_S = 1.0
+"""A facilitator that cannot be reached is tried so often at least: one that is started anew is soon back."""
 
 
 @dataclass(frozen=True)

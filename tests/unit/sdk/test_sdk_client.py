@@ -157,8 +157,8 @@ async def test_busy_servers_are_tried_again_with_the_same_bytes() -> None:
         ([answer(503, None)] * 9, ComputeHordeResponseError, 9),
         ([answer(501, None)], ComputeHordeResponseError, 1),
         ([answer(429, None, Retry_After="3600")], ComputeHordeResponseError, 1),
-        ([httpx.ConnectTimeout("slow")] * 9, ComputeHordeTimeoutError, 9),
-        ([httpx.ConnectError("refused")] * 9, ComputeHordeConnectionError, 9),
+        ([httpx.ConnectTimeout("slow")] * 27, ComputeHordeTimeoutError, 27),
+        ([httpx.ConnectError("refused")] * 27, ComputeHordeConnectionError, 27),
         ([httpx.TooManyRedirects("round and round")], ComputeHordeConnectionError, 1),
     ],
 )

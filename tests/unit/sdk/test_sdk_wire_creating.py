@@ -52,7 +52,7 @@ async def test_a_lost_answer_is_asked_for_again_with_the_same_bytes(fake: FakeFa
 
 
 async def test_an_answer_that_stays_lost_leaves_it_unknown(fake: FakeFacilitator, horde: Session) -> None:
-    fake.lose(POST, *[httpx.ReadError("reset")] * 20)
+    fake.lose(POST, *[httpx.ReadError("reset")] * 30)
     with pytest.raises(ComputeHordeConnectionError) as caught:
         await horde.create(ORDER)
     assert (caught.value.code, caught.value.retryable) == ("creation_unknown", False)
@@ -66,7 +66,7 @@ async def test_an_answer_that_stays_lost_leaves_it_unknown(fake: FakeFacilitator
 
 
 async def test_a_restart_of_the_facilitator_is_waited_out(fake: FakeFacilitator, horde: Session) -> None:
-    fake.fail("/auth/nonce", *[httpx.ConnectError("refused")] * 8)
+    fake.fail("/auth/nonce", *[httpx.ConnectError("refused")] * 24)
     await horde.create(ORDER)
     assert 20 <= sum(fake.slept) <= 25
 
@@ -91,7 +91,7 @@ async def test_a_report_that_exists_already_may_be_this_one(fake: FakeFacilitato
     assert len(fake.reports) == 1
     with pytest.raises(ComputeHordeResponseError, match="already exists"):
         await horde.report_cheat(first, second, None)
-    fake.lose(REPORT, *[httpx.ReadError("reset")] * 20)
+    fake.lose(REPORT, *[httpx.ReadError("reset")] * 30)
     with pytest.raises(ComputeHordeConnectionError, match="reset"):
         await horde.report_cheat(second, first, None)
 

@@ -324,7 +324,7 @@ def test_twins_are_kept_as_long_as_they_are_used(client: ComputeHordeClient) -> 
 
 
 def test_a_lost_facilitator_is_an_error_of_ours(client: ComputeHordeClient, fake: FakeFacilitator) -> None:
-    fake.fail("/auth/nonce", *[httpx.ConnectError("nobody there")] * 10)
+    fake.fail("/auth/nonce", *[httpx.ConnectError("nobody there")] * 30)
     with pytest.raises(ComputeHordeConnectionError):
         client.authenticate()
 

@@ -25,7 +25,7 @@ from compute_horde_sdk._internal.wire.answers import (
 from compute_horde_sdk._internal.wire.body import read_whole
 from compute_horde_sdk._internal.wire.login import log_in
 from compute_horde_sdk._internal.wire.server_clock import ServerClock
-from compute_horde_sdk._internal.wiring import Wiring
+from compute_horde_sdk._internal.wiring import REDIAL_CAP_S, Wiring
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -140,6 +140,7 @@ class Facilitator:
                 response = await self._try(request)
             except FAILED as error:
                 failure = of_transport(error)
+                pause = min(pause, REDIAL_CAP_S)
                 lost = lost or not isinstance(error, _NOT_DELIVERED)
                 tired = spent + pause > self._wiring.retry_s or isinstance(error, _HOPELESS)
                 if tired or (lost and not request.repeatable):

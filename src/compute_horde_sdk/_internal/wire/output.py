@@ -22,7 +22,7 @@ from compute_horde_sdk._internal.wire.sse import (
     is_event_stream,
     read_events,
 )
-from compute_horde_sdk._internal.wiring import Wiring
+from compute_horde_sdk._internal.wiring import REDIAL_CAP_S, Wiring
 
 CANNOT_STREAM = frozenset({405, 406, 410, 501})
 MAX_REFUSAL_BYTES = 1024 * 1024
@@ -99,7 +99,7 @@ class Follower:
         :raises ComputeHordeError: it has failed for too long.
         """
         self._failures += 1
-        pause = self._wiring.backoff(self._failures)
+        pause = min(self._wiring.backoff(self._failures), REDIAL_CAP_S)
         if self._waited + pause > self._wiring.retry_s or self._asked > MAX_RETRY_AFTER_S:
             raise self._failure
         pause = max(pause, self._asked)
