@@ -4,13 +4,31 @@ import json
 import subprocess
 import threading
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 TOKEN_LABEL = "compute-horde.token"
 
 
 def docker(*args: str) -> str:
     return subprocess.run(["docker", *args], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+class Starts(Protocol):
+    """Who knows which containers were started."""
+
+    def starts_of(self, job_uuid: str) -> dict[str, int]:
+        """Starts of this job's containers by token, one token an attempt."""
+
+
+class WrittenStarts:
+    """What the fake engine of a light miner has written down."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def starts_of(self, job_uuid: str) -> dict[str, int]:
+        return Counter(line for line in self._file.read_text().splitlines() if job_uuid in line)
 
 
 class Watch:
@@ -32,7 +50,6 @@ class Watch:
             self.starts[event["Actor"]["Attributes"][TOKEN_LABEL]] += 1
 
     def starts_of(self, job_uuid: str) -> dict[str, int]:
-        """Starts of this job's containers by token, one token an attempt."""
         return {token: count for token, count in self.starts.items() if job_uuid in token}
 
     def close(self) -> None:

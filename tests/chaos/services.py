@@ -64,9 +64,10 @@ class Services:
             config = str(self.folder / f"{name}.toml")
             self.run(name, *HORDE, command or name, "--config", config)
 
-    def start_light_miner(self) -> None:
-        """The miner, with its executors in its own process."""
-        self.run("miner", sys.executable, "-m", "tests.chaos.light_miner", str(self.folder / "miner.toml"))
+    def start_light_miner(self, *fake: str) -> None:
+        """The miner, with its executors in its own process. ``fake``: see there."""
+        config = str(self.folder / "miner.toml")
+        self.run("miner", sys.executable, "-m", "tests.chaos.light_miner", config, *fake)
 
     def run(self, name: str, *command: str) -> None:
         """Run a command as the service of this name."""

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import stat
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
@@ -115,7 +117,15 @@ async def _warm_up(one: Executor) -> None:
 
 
 async def _stdin_line() -> bytes:
-    """One line of stdin, cancellable; empty when the miner went away."""
+    """One line of stdin, cancellable; empty when the miner went away, or there never was one."""
+    if not _can_wait(sys.stdin.fileno()):
+        return await asyncio.to_thread(sys.stdin.buffer.readline)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return await reader.readline()
+
+
+def _can_wait(descriptor: int) -> bool:
+    """Whether reading it may wait for somebody; a file and ``/dev/null`` answer at once, and are not watched."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)

@@ -45,11 +45,20 @@ class Channel(Protocol):
         ...
 
 
+class DialledChannel(Channel, Protocol):
+    """The end of the side that has dialled."""
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since anything came in. That of a living peer stays below :data:`~.silence.QUIET_SECONDS`."""
+        ...
+
+
 class Dialer(Protocol):
     """Opens channels."""
 
     async def dial(
         self, url: str, *, headers: Mapping[str, str] | None = None, max_frame_bytes: int, timeout_s: float = 10
-    ) -> Channel:
+    ) -> DialledChannel:
         """Open a channel to ``ws://`` or ``wss://`` ``url``. :raises DialFailed: says why."""
         ...

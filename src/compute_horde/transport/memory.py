@@ -16,7 +16,7 @@ class _Pipe:
 
 
 class MemoryChannel:
-    """One end of a pair; see :func:`memory_pair`."""
+    """One end of a pair; see :func:`memory_pair`. A test may set ``quiet_s``."""
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class MemoryChannel:
     ) -> None:
         self._inbox, self._outbox, self._peer, self._max = inbox, outbox, peer, max_frame_bytes
         self._peer_headers = dict(peer_headers or {})
+        self.quiet_s = 0.0
 
     @property
     def peer(self) -> str:
@@ -97,7 +98,7 @@ class MemoryDialer:
 
     async def dial(
         self, url: str, *, headers: Mapping[str, str] | None = None, max_frame_bytes: int, timeout_s: float = 10
-    ) -> Channel:
+    ) -> MemoryChannel:
         served = next((server for prefix, server in self._servers.items() if url.startswith(prefix)), None)
         if served is None:
             raise DialFailed(f"cannot connect to {url}: nobody serves it")

@@ -7,6 +7,9 @@ in, not that a ping is answered in time: an answer may wait behind a result of m
 import asyncio
 
 PING_SECONDS = 5
+QUIET_SECONDS = PING_SECONDS + 1.0
+"""Whoever is quiet for longer has not even answered a ping, and is probably gone."""
+
 SILENCE_SECONDS = 20.0
 
 
@@ -22,6 +25,11 @@ class SilenceWatch:
     def heard(self) -> None:
         """Something has come in."""
         self._heard_at = self._loop.time()
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since something came in."""
+        return self._loop.time() - self._heard_at
 
     def stop(self) -> None:
         """The connection is over. Twice is fine."""

@@ -7,7 +7,7 @@ from typing import cast
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from compute_horde.transport.channel import Channel, ChannelClosed, DialFailed
+from compute_horde.transport.channel import ChannelClosed, DialFailed, DialledChannel
 from compute_horde.transport.silence import PING_SECONDS, SilenceWatch
 
 
@@ -15,6 +15,10 @@ class _WatchedConnection(ClientConnection):
     """A connection that is given up when nothing comes from its peer any more."""
 
     _watch: SilenceWatch | None = None
+
+    @property
+    def quiet_s(self) -> float:
+        return self._watch.quiet_s if self._watch is not None else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -32,10 +36,14 @@ class _WatchedConnection(ClientConnection):
 
 
 class WebSocketChannel:
-    """A :class:`Channel` over one client connection."""
+    """A :class:`DialledChannel` over one client connection."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: _WatchedConnection) -> None:
         self._connection = connection
+
+    @property
+    def quiet_s(self) -> float:
+        return self._connection.quiet_s
 
     @property
     def peer(self) -> str:
@@ -74,7 +82,7 @@ class WebSocketDialer:
 
     async def dial(
         self, url: str, *, headers: Mapping[str, str] | None = None, max_frame_bytes: int, timeout_s: float = 10
-    ) -> Channel:
+    ) -> DialledChannel:
         try:
             connection = await connect(
                 url,
@@ -91,4 +99,4 @@ class WebSocketDialer:
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ConnectionClosed) as error:
             place, why = url.partition("?")[0], str(error) or type(error).__name__
             raise DialFailed(f"cannot connect to {place}: {why}") from error
-        return WebSocketChannel(connection)
+        return WebSocketChannel(cast("_WatchedConnection", connection))

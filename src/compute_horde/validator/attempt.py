@@ -176,13 +176,13 @@ class Attempt:
 
     def _missed(self, outcome: outcomes.Outcome) -> Exception:
         """Without a connection nobody knows whether the miner would have taken the job: it is asked again."""
-        if self.was_accepted or self.link.is_open:
+        if self.was_accepted or self.link.is_alive:
             return Ended(outcome)
         self.is_over = True
         return Declined(outcome, Answer.UNREACHABLE)
 
     def _late(self, code: str) -> Problem:
-        if self.link.is_open:
+        if self.link.is_alive:
             return failures.problem(code, LATE[code])
         return failures.problem("miner_unreachable", "The connection to the miner was lost for too long")
 

@@ -43,7 +43,8 @@ from compute_horde.protocol.validator_miner import (
     ValidatorAuthForMiner,
 )
 from compute_horde.telemetry.vocabulary import Refusal
-from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed
+from compute_horde.transport.channel import Channel, ChannelClosed, Dialer, DialFailed, DialledChannel
+from compute_horde.transport.silence import QUIET_SECONDS
 from compute_horde.validator.attempt_logs import answered_of_attempt, asked_of_attempt
 from compute_horde.validator.ears import Deaf, Ears
 from compute_horde.validator.logs import LogDesk
@@ -107,7 +108,7 @@ class MinerLink:
         self._dialer, self._signer, self.miner, self._job_uuid = dialer, signer, miner, job_uuid
         self._attempt, self._ears, self._refused = attempt, ears or Deaf(), refused
         self.name = attempt_uuid(job_uuid, attempt) if job_uuid else ""
-        self._channel: Channel | None = None
+        self._channel: DialledChannel | None = None
         self._sending = asyncio.Lock()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._logs = logs
@@ -197,6 +198,11 @@ class MinerLink:
     def is_open(self) -> bool:
         """Whether the last opening succeeded and nobody has dropped it since."""
         return self._channel is not None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is open, and its peer has lately shown that it is there."""
+        return self._channel is not None and self._channel.quiet_s < QUIET_SECONDS
 
     async def drop(self) -> None:
         """Close the connection; the link can be opened again."""

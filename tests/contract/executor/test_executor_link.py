@@ -185,7 +185,7 @@ async def test_a_close_that_got_lost_ends_with_being_turned_away() -> None:
 class _Closed:
     """A connection that the miner has closed, after words that have not been read yet."""
 
-    peer, peer_headers, dials = "miner", announcement(), 0
+    peer, peer_headers, quiet_s, dials = "miner", announcement(), 0.0, 0
 
     async def dial(self, *_: Any, **__: Any) -> "_Closed":
         self.dials += 1

@@ -15,7 +15,7 @@ from compute_horde.protocol.enums import JobStatus, Participant
 from compute_horde.protocol.extensions import LINK_EXTENSIONS, Extension, announced, announcement
 from compute_horde.protocol.facilitator_validator import V0JobStatusUpdate
 from compute_horde.protocol.problems import Problem
-from compute_horde.transport.channel import Channel
+from compute_horde.transport.channel import DialledChannel
 from compute_horde.validator.rows import Job
 from compute_horde.validator.testing.scripted import MinerConnection, Script, job_request, running
 from compute_horde.validator.testing.world import (
@@ -404,7 +404,7 @@ async def test_a_wish_for_a_job_without_a_miner_outlives_a_restart(world: World)
 async def test_a_driver_whose_send_is_stuck_reacts_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck, dial = asyncio.Event(), world.dialer.dial
 
-    async def dial_stuck(url: str, **rest: Any) -> Channel:
+    async def dial_stuck(url: str, **rest: Any) -> DialledChannel:
         channel = await dial(url, **rest)
         send = channel.send
 

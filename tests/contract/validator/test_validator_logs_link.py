@@ -17,7 +17,7 @@ from compute_horde.protocol.control import (
     V0JobLogsResponse,
 )
 from compute_horde.protocol.extensions import Extension
-from compute_horde.transport.channel import Channel
+from compute_horde.transport.channel import DialledChannel
 from compute_horde.validator.service import ValidatorService
 from compute_horde.validator.testing.scripted import MinerConnection, job_request, running
 from compute_horde.validator.testing.world import (
@@ -248,7 +248,7 @@ async def test_a_status_waits_for_one_answer_at_most(world: World, monkeypatch: 
     held, arrived = asyncio.Event(), list[str]()
     dial = world.dialer.dial
 
-    async def dial_slowly(url: str, **rest: Any) -> Channel:
+    async def dial_slowly(url: str, **rest: Any) -> DialledChannel:
         channel = await dial(url, **rest)
         send = channel.send
 

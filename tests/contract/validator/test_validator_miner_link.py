@@ -15,7 +15,7 @@ from compute_horde.protocol.enums import (
     HordeFailureReason,
 )
 from compute_horde.protocol.facilitator_validator import Response
-from compute_horde.transport.channel import Channel, ChannelClosed, DialFailed
+from compute_horde.transport.channel import Channel, ChannelClosed, DialFailed, DialledChannel
 from compute_horde.transport.memory import memory_pair
 from compute_horde.validator.logs import LogDesk
 from compute_horde.validator.miner_link import MinerLink
@@ -215,7 +215,7 @@ class StuckDialer:
     def __init__(self) -> None:
         self.far: list[Channel] = []
 
-    async def dial(self, url: str, **_: Any) -> Channel:
+    async def dial(self, url: str, **_: Any) -> DialledChannel:
         near, far = memory_pair()
         self.far.append(far)
 

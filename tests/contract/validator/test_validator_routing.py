@@ -15,6 +15,7 @@ from compute_horde.protocol.enums import (
     RejectionReason,
 )
 from compute_horde.protocol.problems import Problem
+from compute_horde.transport.memory import MemoryChannel
 from compute_horde.validator.rows import Incident
 from compute_horde.validator.service import ValidatorService
 from compute_horde.validator.testing.scripted import MinerConnection, Script, job_request, running
@@ -149,6 +150,28 @@ async def test_an_offer_without_an_answer_is_no_failure_of_a_miner_that_was_lost
     assert not miner.errors
     assert world.facilitator.history(JOB) == ["received", "queued", *WHOLE[1:]]
     assert await world.incidents() == [(MINER.ss58_address, "miner_unreachable")]
+
+
+@pytest.mark.parametrize(("quiet_s", "end"), [(6.5, "miner_unreachable"), (5.5, "miner_silent")])
+async def test_a_connection_that_brings_not_even_a_pong_is_a_lost_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, quiet_s: float, end: str
+) -> None:
+    world.limits |= {"reservation_limit": 0.1, "queue_time_limit": 0}
+    dial = world.dialer.dial
+
+    async def dial_quiet(url: str, **rest: Any) -> MemoryChannel:
+        channel = await dial(url, **rest)
+        channel.quiet_s = quiet_s
+        return channel
+
+    async def hangs(miner: MinerConnection) -> None:
+        await take_an_offer(miner)
+        await miner.channel.receive()
+
+    monkeypatch.setattr(world.dialer, "dial", dial_quiet)
+    world.miner(hangs)
+    await world.run(status="horde_failed")
+    assert await world.incidents() == [(MINER.ss58_address, end)]
 
 
 def two_miners(world: World, *scripts: Script) -> ValidatorService:

@@ -68,6 +68,7 @@ class End:
         self.process, self._peer, self._headers = process, peer, dict(headers)
         self.inbox, self.outbox = inbox, outbox
         self.closed: ChannelClosed | None = None
+        self.quiet_s = 0.0
 
     @property
     def peer(self) -> str:
@@ -181,7 +182,7 @@ class Network:
                 end.inbox.repeat_next = False
                 end.inbox.stall(False)
 
-    async def connect(self, process: Process, kind: str, url: str, headers: Mapping[str, str]) -> Channel:
+    async def connect(self, process: Process, kind: str, url: str, headers: Mapping[str, str]) -> End:
         await asyncio.sleep(LATENCY_SECONDS)
         await process.edge()
         found = next(((p, s) for p, s in self._servers.items() if url.startswith(p)), None)
@@ -212,5 +213,5 @@ class _Dialer:
 
     async def dial(
         self, url: str, *, headers: Mapping[str, str] | None = None, max_frame_bytes: int, timeout_s: float = 10
-    ) -> Channel:
+    ) -> End:
         return await self._network.connect(self._process, self._kind, url, headers or {})
