@@ -78,7 +78,7 @@ async def _one(services: Services, client: ComputeHordeClient, image: str, servi
 
 
 def _container_runs(services: Services, job_uuid: str) -> None:
-    while not any(job_uuid in token for token in engine.containers(services.executor_id)):
+    while not any(job_uuid in token for token in engine.containers(services.executor_id, "running")):
         time.sleep(0.05)
 
 

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Protocol
 
+STARTED_SECONDS = 20
 TOKEN_LABEL = "compute-horde.token"
 
 
@@ -60,11 +62,12 @@ class Watch:
         self._process.stdout.close()
 
 
-def containers(owner: str) -> dict[str, str]:
-    """Containers of this owner's executors, ended ones included: token to name."""
+def containers(owner: str, *states: str) -> dict[str, str]:
+    """Containers of this owner's executors, in one of these states or in any: token to name."""
     lines = docker(
         "ps",
         "-a",
+        *(f"--filter=status={state}" for state in states),
         "--filter",
         f"label=compute-horde.executor={owner}",
         "--format",
@@ -74,6 +77,12 @@ def containers(owner: str) -> dict[str, str]:
 
 
 def touch(owner: str, job_uuid: str, path: str) -> None:
-    """Make a file in the running container of a job."""
-    name = next(name for token, name in containers(owner).items() if job_uuid in token)
-    docker("exec", name, "touch", path)
+    """Make a file in the container of a job, once it runs."""
+    end = time.monotonic() + STARTED_SECONDS
+    while True:
+        running = [name for token, name in containers(owner, "running").items() if job_uuid in token]
+        if running:
+            break
+        assert time.monotonic() < end, f"no container of {job_uuid} runs"
+        time.sleep(0.05)
+    docker("exec", running[0], "touch", path)
