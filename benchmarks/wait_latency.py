@@ -4,6 +4,7 @@ A whole horde and its client in this process; the way goes through sockets and d
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -77,8 +78,9 @@ def _last_messages() -> Iterator[dict[str, float]]:
     left_at: dict[str, float] = {}
     finish = MinerLink.finish
 
-    def observed(link: MinerLink, last: Message) -> None:
-        left_at[str(getattr(last, "job_uuid", ""))] = time.perf_counter()
+    def observed(link: MinerLink, last: Message | str) -> None:
+        frame = json.loads(last if isinstance(last, str) else last.to_frame())
+        left_at[frame["job_uuid"]] = time.perf_counter()
         finish(link, last)
 
     with patch.object(MinerLink, "finish", observed):
